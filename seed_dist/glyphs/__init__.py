@@ -1,0 +1,1 @@
+"""The embedded default: drawn captioned scenes and the small frozen backbones that read, paint and describe them."""
