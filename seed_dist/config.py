@@ -60,6 +60,7 @@ class QFormerConfig:
     vision_width: Count = 1408
     projection_width: Count = 256
     max_text_tokens: Count = 32
+    text_positions: Count = 512  # rows of the position table (BERT: 512); at least max_text_tokens
     vocabulary_size: Count = 30523
     causal: Bool = True
     temperature: Annotated[Float, Field(gt=0)] = 0.07

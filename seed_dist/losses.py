@@ -1,0 +1,77 @@
+"""The losses of both tokenizer stages: pure functions of tensors; what crosses ranks is a function passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seed_dist.config import CodebookConfig
+from seed_dist.models.quantizer import Quantized
+from seed_dist.models.tokenizer import SeedOutput
+
+Gather = Callable[[Tensor], Tensor]
+
+
+def contrastive_loss(
+    image_feature: Tensor,
+    text_feature: Tensor,
+    temperature: Tensor,
+    label_smoothing: float = 0.0,
+    gather: Gather = lambda feature: feature,
+    rank: int = 0,
+) -> Tensor:
+    """Symmetric cross entropy of one rank's pairs against all ranks' features; scalar, fp32.
+
+    `image_feature`, `text_feature`: unit vectors [B, D] of this rank, B equal on all ranks; row i belongs to column
+    rank*B + i. `gather` concatenates [B, D] over ranks in rank order. The mean of this loss over ranks equals the loss of
+    one rank that holds all pairs. So does the mean of its gradients over ranks if `gather` has a gradient, namely the
+    *sum* over ranks of the gradients that reach a rank's features. The published code gathers without gradient.
+    """
+    image_feature, text_feature = image_feature.float(), text_feature.float()
+    targets = torch.arange(len(image_feature), device=image_feature.device) + rank * len(image_feature)
+    image_to_text = image_feature @ gather(text_feature).T / temperature.float()
+    text_to_image = text_feature @ gather(image_feature).T / temperature.float()
+    forward = F.cross_entropy(image_to_text, targets, label_smoothing=label_smoothing)
+    backward = F.cross_entropy(text_to_image, targets, label_smoothing=label_smoothing)
+    return (forward + backward) / 2
+
+
+def quantizer_loss(quantized: Quantized, config: CodebookConfig) -> Tensor:
+    """Commitment and codebook terms with their weights (published: 1 and 0.25), plus the entropy term."""
+    return (
+        config.commitment_weight * quantized.commitment
+        + config.codebook_weight * quantized.codebook
+        + config.entropy_loss_weight * quantized.entropy
+    )
+
+
+def reconstruction_loss(reconstructed: Tensor, causal: Tensor) -> Tensor:
+    """Mean of 1 - cosine over all tokens of [B, Q, W]; `causal` is the target and gets no gradient."""
+    return (1 - F.cosine_similarity(reconstructed.float(), causal.detach().float(), dim=-1)).mean()
+
+
+def generation_loss(generation: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error against the frozen encoder's embedding, [B, G] or [B, N, G], un-normalised."""
+    assert generation.shape == target.shape, f"generation {generation.shape} against target {target.shape}"
+    return F.mse_loss(generation.float(), target.detach().float())
+
+
+def codebook_losses(output: SeedOutput, causal: Tensor, target: Tensor, config: CodebookConfig) -> dict[str, Tensor]:
+    """All terms of stage 2, unweighted, and `loss`, their weighted sum (published weights: 5, 2, 0.5)."""
+    quantizer = quantizer_loss(output.quantized, config)
+    reconstruction = reconstruction_loss(output.reconstructed, causal)
+    generation = generation_loss(output.generation, target)
+    return {
+        "loss": config.quantizer_loss_weight * quantizer
+        + config.reconstruction_loss_weight * reconstruction
+        + config.generation_loss_weight * generation,
+        "quantizer": quantizer,
+        "commitment": output.quantized.commitment,
+        "codebook": output.quantized.codebook,
+        "entropy": output.quantized.entropy,
+        "reconstruction": reconstruction,
+        "generation": generation,
+    }

@@ -1,0 +1,54 @@
+"""Nearest code by squared Euclidean distance, and k-means on top of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_SCORES_PER_CHUNK = 1 << 21  # at most 8 MiB of fp32 scores at a time
+
+
+def nearest_codes(vectors: Tensor, codes: Tensor) -> Tensor:
+    """Index of the nearest row of `codes` [K, c] for each of `vectors` [N, c] -> int64 [N], the lowest index on ties.
+
+    ||z - e||^2 = ||z||^2 + ||e||^2 - 2 z.e; the first term does not change the order, so ||e||^2 / 2 - z.e is compared: in
+    fp32 the full sum loses the small differences between codes to rounding when ||z|| is large beside them. Works on
+    blocks of vectors, so the [N, K] table never exists as a whole.
+    """
+    vectors, codes = vectors.detach().float(), codes.detach().float()
+    half_norms = codes.square().sum(1) / 2
+    rows = max(1, _SCORES_PER_CHUNK // len(codes))
+    chosen = [torch.addmm(half_norms, block, codes.T, alpha=-1).argmin(1) for block in vectors.split(rows)]
+    return torch.cat(chosen)
+
+
+def k_means(vectors: Tensor, clusters: int, seed: int, iterations: int = 10) -> Tensor:
+    """Centres [clusters, c] of `vectors` [N, c] by Lloyd's algorithm from distinct random vectors.
+
+    Runs on the CPU in float32 and depends only on its arguments. A centre that loses all its vectors is put on the vector
+    that is worst served. With fewer vectors than clusters, vectors are repeated with a little noise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    vectors = vectors.detach().float().cpu()
+    vectors = _at_least(vectors, clusters, generator)
+    centres = vectors[torch.randperm(len(vectors), generator=generator)[:clusters]].clone()
+    for _ in range(iterations):
+        assigned = nearest_codes(vectors, centres)
+        counts = torch.bincount(assigned, minlength=clusters)
+        sums = torch.zeros_like(centres).index_add_(0, assigned, vectors)
+        distances = (vectors - centres[assigned]).square().sum(1)
+        centres = sums / counts.clamp(min=1)[:, None]
+        empty = counts == 0
+        centres[empty] = vectors[distances.topk(int(empty.sum())).indices]
+    return centres
+
+
+def _at_least(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """`vectors`, followed by noisy repetitions until there are `count`."""
+    assert len(vectors) > 0, "k-means needs at least one vector"
+    missing = count - len(vectors)
+    if missing <= 0:
+        return vectors
+    repeated = vectors[torch.randint(len(vectors), (missing,), generator=generator)]
+    noise = torch.randn(repeated.shape, generator=generator) * vectors.std(unbiased=False).clamp(min=1e-6) * 0.01
+    return torch.cat([vectors, repeated + noise])

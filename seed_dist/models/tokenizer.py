@@ -1,0 +1,166 @@
+"""Stage 2: causal embeddings -> codes, and from codes the causal embeddings and the generation embedding again."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seed_dist.config import CodebookConfig, QFormerConfig
+from seed_dist.errors import ConfigError
+from seed_dist.models.attention import ViTBlock
+from seed_dist.models.qformer import ReverseQFormer
+from seed_dist.models.quantizer import Quantized, VectorQuantizer
+
+CODEBOOK_PARAMETER = "quantizer.embedding.weight"  # within SeedQuantizer, for optimizer groups and revival
+STATISTICS_PREFIX = "quantizer.usage_statistics."  # buffers that belong to training, not to the exported tokenizer
+_REVERSE_CROSS_EVERY = 2
+_MLP_HIDDEN = (256, 128)  # published: 768 -> 256 -> 128 -> 32 for each of 32 tokens, together 1024
+_MLP_FLAT = 1024
+
+
+class Decoder(nn.Module):
+    """Learned positions (zero at the start) and pre-norm blocks over all positions, without a final norm."""
+
+    def __init__(self, queries: int, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(1, queries, width))
+        self.blocks = nn.ModuleList(ViTBlock(width, heads) for _ in range(layers))
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        x = decoded + self.position
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class MlpHead(nn.Module):
+    """Squeezes each token, joins them all and projects: [B, Q, W] -> [B, G].
+
+    Per token W -> 256 -> 128 -> 1024 / Q (at least 1) with ReLU and without biases: 1024 numbers for 32 queries, as published,
+    whatever the width.
+    """
+
+    def __init__(self, queries: int, width: int, generation_width: int) -> None:
+        super().__init__()
+        first, second = _MLP_HIDDEN
+        per_token = max(1, _MLP_FLAT // queries)
+        self.down = nn.Sequential(
+            nn.Linear(width, first, bias=False),
+            nn.ReLU(),
+            nn.Linear(first, second, bias=False),
+            nn.ReLU(),
+            nn.Linear(second, per_token, bias=False),
+        )
+        self.out = nn.Linear(queries * per_token, generation_width)
+
+    def forward(self, decoded: Tensor) -> Tensor:
+        embedding: Tensor = self.out(self.down(decoded).flatten(1))
+        return embedding
+
+
+class SeedOutput(NamedTuple):
+    """quantized; reconstructed [B, Q, W]; generation [B, G] or [B, head_queries, G]."""
+
+    quantized: Quantized
+    reconstructed: Tensor
+    generation: Tensor
+
+
+class SeedQuantizer(nn.Module):
+    """Everything that stage 2 trains.
+
+    encode MLP -> quantizer -> decode MLP -> (a) `reconstruction` decoder -> causal embeddings,
+    (b) `image` decoder -> head -> generation embedding.
+    """
+
+    def __init__(
+        self, config: CodebookConfig, queries: int, width: int, mlp_width: int | None = None, dropout: float = 0.0
+    ) -> None:
+        """`mlp_width` (4 * width if None) and `dropout` only matter to a Reverse Q-Former head."""
+        super().__init__()
+        self.config, self.queries, self.width = config, queries, width
+        code_width = config.width
+        self.encode = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, code_width))
+        self.quantizer = VectorQuantizer(config)
+        self.decode_mlp = nn.Sequential(nn.Linear(code_width, code_width), nn.Tanh(), nn.Linear(code_width, width))
+        self.reconstruction = Decoder(queries, width, config.decoder_layers, config.decoder_heads)
+        self.image = Decoder(queries, width, config.decoder_layers, config.decoder_heads)
+        if config.head == "mlp":
+            self.head: nn.Module = _mlp_head(config, queries, width)
+        else:
+            self.head = _reverse_head(config, width, mlp_width or 4 * width, dropout)
+
+    @classmethod
+    def for_qformer(cls, config: CodebookConfig, qformer: QFormerConfig) -> SeedQuantizer:
+        """The quantizer that fits a Causal Q-Former; a Reverse Q-Former head gets its feed-forward width and dropout."""
+        return cls(config, qformer.queries, qformer.width, qformer.mlp_width, qformer.dropout)
+
+    def forward(self, causal: Tensor) -> SeedOutput:
+        """Causal embeddings [B, Q, W] -> what the stage's loss needs."""
+        quantized = self.quantize(causal)
+        decoded = self.decode_vectors(quantized.vectors)
+        return SeedOutput(quantized, self.reconstruct(decoded), self.generation_embedding(decoded))
+
+    def encode_vectors(self, causal: Tensor) -> Tensor:
+        """Causal embeddings [B, Q, W] -> vectors before quantization [B, Q, c] in fp32."""
+        encoded: Tensor = self.encode(causal.to(self.dtype))
+        return encoded.float()
+
+    def quantize(self, causal: Tensor) -> Quantized:
+        """Causal embeddings [B, Q, W] -> codes [B, Q], straight-through vectors [B, Q, c], loss terms."""
+        quantized: Quantized = self.quantizer(self.encode_vectors(causal))
+        return quantized
+
+    def codes(self, causal: Tensor) -> Tensor:
+        """Causal embeddings [B, Q, W] -> codes int64 [B, Q]."""
+        return self.quantizer.codes(self.encode_vectors(causal))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [B, Q] -> decoded embeddings [B, Q, W]: what both decoders read."""
+        return self.decode_vectors(self.quantizer.lookup(codes))
+
+    def decode_vectors(self, vectors: Tensor) -> Tensor:
+        """Code vectors [B, Q, c] -> decoded embeddings [B, Q, W]."""
+        decoded: Tensor = self.decode_mlp(vectors.to(self.dtype))
+        return decoded
+
+    def reconstruct(self, decoded: Tensor) -> Tensor:
+        """Decoded embeddings [B, Q, W] -> reconstructed causal embeddings [B, Q, W]."""
+        reconstructed: Tensor = self.reconstruction(decoded)
+        return reconstructed
+
+    def generation_embedding(self, decoded: Tensor) -> Tensor:
+        """Decoded embeddings [B, Q, W] -> [B, G], or [B, head_queries, G] when there are several."""
+        generation: Tensor = self.head(self.image(decoded))
+        return generation
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.encode[0].weight.dtype  # type: ignore[return-value]
+
+
+def _mlp_head(config: CodebookConfig, queries: int, width: int) -> MlpHead:
+    if config.head_queries != 1:
+        raise ConfigError(
+            [
+                f"codebook.head_queries is {config.head_queries}, but codebook.head 'mlp' makes one embedding; "
+                "set head_queries to 1 or head to reverse_qformer"
+            ]
+        )
+    return MlpHead(queries, width, config.generation_width)
+
+
+def _reverse_head(config: CodebookConfig, width: int, mlp_width: int, dropout: float) -> ReverseQFormer:
+    layout = QFormerConfig(
+        queries=config.head_queries,
+        width=width,
+        layers=config.head_layers,
+        heads=config.decoder_heads,
+        mlp_width=mlp_width,
+        cross_every=_REVERSE_CROSS_EVERY,
+        dropout=dropout,
+        causal=False,
+    )
+    return ReverseQFormer(layout, config.generation_width)
