@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from seed_dist.glyphs.scenes import draw, neighbour, sample_scene
+from seed_dist.glyphs.scenes import BACKGROUNDS, COLOURS, GLYPHS, RELATIONS, Object, Scene, draw, held_out_pairs, neighbour, sample_scene
+
+GROUP = 16  # scenes of a batch that differ in glyphs alone
 
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """`images`: uint8 [B, 3, 64, 64]; `captions` and one hard-negative caption each, B strings."""
+    """`images`: uint8 [B, 3, 64, 64]; `captions` and one hard-negative caption each, B strings; `labels`: int64 [B, 6]."""
 
     images: torch.Tensor
     captions: list[str]
     negatives: list[str]
+    labels: torch.Tensor
 
 
 class SceneStream(IterableDataset[SceneBatch]):
@@ -31,10 +34,49 @@ class SceneStream(IterableDataset[SceneBatch]):
     def __iter__(self) -> Iterator[SceneBatch]:
         rng = random.Random(f"{self.seed}")
         while True:
-            scenes = [sample_scene(rng) for _ in range(self.batch_size)]
+            scenes = _mixed_scenes(rng, self.batch_size)
             pixels = np.stack([np.asarray(draw(scene, rng)) for scene in scenes])
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-            yield SceneBatch(images, [s.caption() for s in scenes], [neighbour(rng, s).caption() for s in scenes])
+            negatives = [neighbour(rng, scene).caption() for scene in scenes]
+            yield SceneBatch(images, [s.caption() for s in scenes], negatives, torch.tensor([labels(s) for s in scenes]))
+
+
+LABEL_SIZES = (len(COLOURS), len(GLYPHS), len(COLOURS) + 1, len(GLYPHS) + 1, len(RELATIONS) + 1, len(BACKGROUNDS))
+
+
+def labels(scene: Scene) -> tuple[int, ...]:
+    """Class indices: colour and glyph of the first and of the second object, relation, background; "none" comes last."""
+    colours, glyphs, relations = list(COLOURS), list(GLYPHS), list(RELATIONS)
+    first, *rest = scene.objects
+    second = (colours.index(rest[0].colour), glyphs.index(rest[0].glyph)) if rest else (len(colours), len(glyphs))
+    relation = relations.index(scene.relation) if scene.relation else len(relations)
+    own = (colours.index(first.colour), glyphs.index(first.glyph))
+    return *own, *second, relation, list(BACKGROUNDS).index(scene.background)
+
+
+def _mixed_scenes(rng: random.Random, count: int) -> list[Scene]:
+    """Half free scenes, half groups of 16 that differ in their glyphs alone.
+
+    With free scenes only, colours, relation and background already tell most captions of a batch apart and the glyphs are
+    hardly learned (measured: retrieval R@1 0.80 among 1,000 with 12 % of the glyphs read right).
+    """
+    scenes = [sample_scene(rng) for _ in range(count // 2)]
+    while len(scenes) < count:
+        model = sample_scene(rng)
+        group: set[Scene] = set()
+        while len(group) < min(GROUP, count - len(scenes)):
+            objects = tuple(Object(thing.colour, _seen_glyph(rng, thing.colour)) for thing in model.objects)
+            scene = replace(model, objects=objects)
+            if scene not in group:
+                group.add(scene)
+                scenes.append(scene)
+    return scenes
+
+
+def _seen_glyph(rng: random.Random, colour: str) -> str:
+    while (colour, glyph := list(GLYPHS)[int(rng.random() * len(GLYPHS))]) in held_out_pairs():
+        pass
+    return glyph
 
 
 def scene_batches(batch_size: int, seed: str) -> Iterator[SceneBatch]:
