@@ -1,0 +1,1 @@
+"""Commands around a run: the chain of steps from raw images to the report."""
