@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from seed_dist.config import CodebookConfig
-from seed_dist.models.quantizer import Quantized
-from seed_dist.models.tokenizer import SeedOutput
 
 Gather = Callable[[Tensor], Tensor]
+
+
+class QuantizerTerms(Protocol):
+    """Unweighted scalars, as in `models.quantizer.Quantized`."""
+
+    @property
+    def commitment(self) -> Tensor: ...
+    @property
+    def codebook(self) -> Tensor: ...
+    @property
+    def entropy(self) -> Tensor: ...
+
+
+class CodebookOutput(Protocol):
+    """What stage 2's model returns, as `models.tokenizer.SeedOutput`."""
+
+    @property
+    def quantized(self) -> QuantizerTerms: ...
+    @property
+    def reconstructed(self) -> Tensor: ...
+    @property
+    def generation(self) -> Tensor: ...
 
 
 def contrastive_loss(
@@ -26,9 +47,10 @@ def contrastive_loss(
     """Symmetric cross entropy of one rank's pairs against all ranks' features; scalar, fp32.
 
     `image_feature`, `text_feature`: unit vectors [B, D] of this rank, B equal on all ranks; row i belongs to column
-    rank*B + i. `gather` concatenates [B, D] over ranks in rank order. The mean of this loss over ranks equals the loss of
-    one rank that holds all pairs. So does the mean of its gradients over ranks if `gather` has a gradient, namely the
-    *sum* over ranks of the gradients that reach a rank's features. The published code gathers without gradient.
+    rank*B + i. `gather` concatenates [B, D] over ranks in rank order. The mean of this loss over ranks equals the
+    loss of one rank that holds all pairs. So does the mean of its gradients over ranks if `gather` has a gradient,
+    namely the *sum* over ranks of the gradients that reach a rank's features. The published code gathers without
+    gradient.
     """
     image_feature, text_feature = image_feature.float(), text_feature.float()
     targets = torch.arange(len(image_feature), device=image_feature.device) + rank * len(image_feature)
@@ -39,7 +61,7 @@ def contrastive_loss(
     return (forward + backward) / 2
 
 
-def quantizer_loss(quantized: Quantized, config: CodebookConfig) -> Tensor:
+def quantizer_loss(quantized: QuantizerTerms, config: CodebookConfig) -> Tensor:
     """Commitment and codebook terms with their weights (published: 1 and 0.25), plus the entropy term."""
     return (
         config.commitment_weight * quantized.commitment
@@ -59,7 +81,9 @@ def generation_loss(generation: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(generation.float(), target.detach().float())
 
 
-def codebook_losses(output: SeedOutput, causal: Tensor, target: Tensor, config: CodebookConfig) -> dict[str, Tensor]:
+def codebook_losses(
+    output: CodebookOutput, causal: Tensor, target: Tensor, config: CodebookConfig
+) -> dict[str, Tensor]:
     """All terms of stage 2, unweighted, and `loss`, their weighted sum (published weights: 5, 2, 0.5)."""
     quantizer = quantizer_loss(output.quantized, config)
     reconstruction = reconstruction_loss(output.reconstructed, causal)

@@ -74,8 +74,9 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, memory: Tensor, affine: Affine | None = None) -> Tensor:
         """`affine` = (gain [V], shift [V]) stands for a memory of `gain * memory + shift`.
 
-        It is folded into the projection: W (g*m + s) + b = (W*g) m + (W s + b). The memory itself then needs no gradient,
-        which saves one product of memory size per layer in the backward pass. `x` may have batch 1 for any memory batch.
+        It is folded into the projection: W (g*m + s) + b = (W*g) m + (W s + b). The memory itself then needs no
+        gradient, which saves one product of memory size per layer in the backward pass. `x` may have batch 1 for any
+        memory batch.
         """
         weight, bias = self.key_value.weight, self.key_value.bias
         if affine is not None:

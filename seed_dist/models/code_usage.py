@@ -12,7 +12,7 @@ SumOverRanks = Callable[[Tensor], Tensor]
 
 
 class Usage(NamedTuple):
-    """`used_fraction` of the codes seen at least once in the window; `perplexity` = exp(entropy) of their frequencies."""
+    """`used_fraction` of the codes seen at least once; `perplexity`: exp(entropy) of their frequencies."""
 
     used_fraction: float
     perplexity: float
@@ -47,7 +47,7 @@ class CodeUsage(nn.Module):
 
     @torch.no_grad()
     def record(self, codes: Tensor, sum_over_ranks: SumOverRanks) -> None:
-        """Count the codes (any shape) of one global batch; each rank gives its own, `sum_over_ranks` adds the counts up.
+        """Count the codes (any shape) of one global batch; each rank gives its own, `sum_over_ranks` adds counts.
 
         Call it once per optimizer step with the codes of all micro-batches.
         """

@@ -11,9 +11,9 @@ _SCORES_PER_CHUNK = 1 << 21  # at most 8 MiB of fp32 scores at a time
 def nearest_codes(vectors: Tensor, codes: Tensor) -> Tensor:
     """Index of the nearest row of `codes` [K, c] for each of `vectors` [N, c] -> int64 [N], the lowest index on ties.
 
-    ||z - e||^2 = ||z||^2 + ||e||^2 - 2 z.e; the first term does not change the order, so ||e||^2 / 2 - z.e is compared: in
-    fp32 the full sum loses the small differences between codes to rounding when ||z|| is large beside them. Works on
-    blocks of vectors, so the [N, K] table never exists as a whole.
+    ||z - e||^2 = ||z||^2 + ||e||^2 - 2 z.e; the first term does not change the order, so ||e||^2 / 2 - z.e is
+    compared: in fp32 the full sum loses the small differences between codes to rounding when ||z|| is large beside
+    them. Works on blocks of vectors, so the [N, K] table never exists as a whole.
     """
     vectors, codes = vectors.detach().float(), codes.detach().float()
     half_norms = codes.square().sum(1) / 2
@@ -25,8 +25,8 @@ def nearest_codes(vectors: Tensor, codes: Tensor) -> Tensor:
 def k_means(vectors: Tensor, clusters: int, seed: int, iterations: int = 10) -> Tensor:
     """Centres [clusters, c] of `vectors` [N, c] by Lloyd's algorithm from distinct random vectors.
 
-    Runs on the CPU in float32 and depends only on its arguments. A centre that loses all its vectors is put on the vector
-    that is worst served. With fewer vectors than clusters, vectors are repeated with a little noise.
+    Runs on the CPU in float32 and depends only on its arguments. A centre that loses all its vectors is put on the
+    vector that is worst served. With fewer vectors than clusters, vectors are repeated with a little noise.
     """
     generator = torch.Generator().manual_seed(seed)
     vectors = vectors.detach().float().cpu()

@@ -1,24 +1,31 @@
-"""The Causal Q-Former (learned queries that read an image) and the Reverse Q-Former (queries that read its embeddings).
+"""The Causal Q-Former (queries that read an image) and the Reverse Q-Former (queries that read its embeddings).
 
-BERT layers with cross-attention in every second one. With `causal`, output k is a function of queries 0..k and the image
-only, exactly, for any number of queries: lower-triangular self-attention among queries, and every other part acts on each
-query alone. The published code has this for exactly 32 queries; here it is an argument.
+BERT layers with cross-attention in every second one. With `causal`, output k is a function of queries 0..k and the
+image only, exactly, for any number of queries: lower-triangular self-attention among queries, and every other part
+acts on each query alone. The published code has this for exactly 32 queries; here it is an argument.
 """
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seed_dist.config import QFormerConfig
+from seed_dist.config import BackboneConfig, QFormerConfig
 from seed_dist.models.attention import BERT_NORM_EPS, Affine, BertLayer, initialise_as_bert
+from seed_dist.models.model_files import load_weights, read_config, save_model, section
 
 VISION_NORM_EPS = 1e-5  # ln_vision of BLIP-2
+_MODEL_TYPE = "seed_causal_qformer"
 
 
 class QueryEncoder(nn.Module):
-    """BERT layers run on query vectors with cross-attention to a memory in layers 0, `cross_every`, 2*`cross_every`, ..."""
+    """BERT layers on query vectors; layers 0, `cross_every`, 2*`cross_every`, ... also attend to a memory."""
 
     def __init__(self, config: QFormerConfig, memory_width: int, text: bool) -> None:
         super().__init__()
@@ -37,7 +44,12 @@ class QueryEncoder(nn.Module):
         )
 
     def forward(
-        self, queries: Tensor, memory: Tensor, affine: Affine | None = None, causal: bool = False, last_only: bool = False
+        self,
+        queries: Tensor,
+        memory: Tensor,
+        affine: Affine | None = None,
+        causal: bool = False,
+        last_only: bool = False,
     ) -> Tensor:
         """Queries [1, Q, W] and memory [B, M, V] -> [B, Q, W], or [B, 1, W] (the last query's) with `last_only`.
 
@@ -108,6 +120,26 @@ class CausalQFormer(nn.Module):
     def text_feature(self, text_hidden: Tensor) -> Tensor:
         """Text hidden states [B, T, W] -> unit vectors [B, D] from token 0."""
         return F.normalize(self.text_proj(text_hidden[:, 0]).float(), dim=-1)
+
+    def save_pretrained(self, folder: str | Path, backbones: BackboneConfig, provenance: Mapping[str, Any]) -> None:
+        """Write config.json (sizes, backbones, `provenance` as given) and model.safetensors."""
+        config = {
+            "model_type": _MODEL_TYPE,
+            "qformer": dataclasses.asdict(self.config),
+            "text_path": self.has_text_path,
+            "backbones": dataclasses.asdict(backbones),
+            "provenance": dict(provenance),
+        }
+        save_model(Path(folder), self, config)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> CausalQFormer:
+        """An exported Q-Former in eval mode without gradients; errors list what does not fit."""
+        folder = Path(folder)
+        values = read_config(folder, _MODEL_TYPE)
+        model = cls(section(values, "qformer", QFormerConfig, folder), bool(values["text_path"]))
+        load_weights(model, folder)
+        return model.eval().requires_grad_(False)
 
 
 class ReverseQFormer(nn.Module):

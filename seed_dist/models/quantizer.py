@@ -1,7 +1,7 @@
 """Vector quantizer: nearest code, straight-through gradient, the published losses, and remedies against unused codes.
 
-Published: uniform initialisation in +-1/size, squared Euclidean distance, trained by gradient through the codebook loss. The
-options (k-means start, cosine distance, entropy term, revival of idle codes) are this project's.
+Published: uniform initialisation in +-1/size, squared Euclidean distance, trained by gradient through the codebook
+loss. The options (k-means start, cosine distance, entropy term, revival of idle codes) are this project's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ENTROPY_VECTORS = 2048  # vectors of a batch that the entropy term looks at
 
 
 class Quantized(NamedTuple):
-    """codes: int64 [..]; vectors: [.., c] code vectors with straight-through gradient; the loss terms are unweighted scalars."""
+    """codes: int64 [..]; vectors: [.., c] with straight-through gradient; loss terms: unweighted scalars."""
 
     codes: Tensor
     vectors: Tensor
@@ -80,8 +80,8 @@ class VectorQuantizer(nn.Module):
     def initialise_from(self, vectors: Tensor, seed: int) -> None:
         """Set the codebook to k-means centres of encoded vectors [N, c].
 
-        Equal arguments give equal codebooks. Call it before the optimizer copies the parameters; in a run of several ranks
-        all must pass the same vectors, or rank 0's result must be broadcast.
+        Equal arguments give equal codebooks. Call it before the optimizer copies the parameters; in a run of several
+        ranks all must pass the same vectors, or rank 0's result must be broadcast.
         """
         centres = k_means(self._on_sphere(vectors.float()), self.config.size, seed)
         self.embedding.weight.copy_(centres)
@@ -98,12 +98,13 @@ class VectorQuantizer(nn.Module):
     def revive(self, candidates: Tensor, seed: int) -> Revival:
         """Re-draw the codes that were idle for `revive_after_steps` recorded batches from `candidates` [N, c].
 
-        `candidates` are encoded vectors of the current global batch, gathered, so equal on all ranks; the draw depends on
-        `seed` and the number of recorded batches, so all ranks agree. Nothing is drawn when `revive_after_steps` is 0.
+        `candidates` are encoded vectors of the current global batch, gathered, so equal on all ranks; the draw
+        depends on `seed` and the number of recorded batches, so all ranks agree. Nothing is drawn when
+        `revive_after_steps` is 0.
 
         This writes the module's parameter only. An engine that keeps an fp32 master copy (ZeRO) overwrites the
-        parameter from it in the next step, so the caller must write `values` into rows `rows` of the master copy too, and
-        should zero the Adam moments of those rows.
+        parameter from it in the next step, so the caller must write `values` into rows `rows` of the master copy too,
+        and should zero the Adam moments of those rows.
         """
         after = self.config.revive_after_steps
         idle = self.usage_statistics.idle
@@ -122,8 +123,8 @@ class VectorQuantizer(nn.Module):
     def _entropy(self, z: Tensor, codebook: Tensor) -> Tensor:
         """Mean entropy of each vector's soft assignment minus the entropy of the mean assignment (nats, of this rank).
 
-        Low when vectors are sure of their code and the codes are used evenly. The soft assignment is a softmax of minus the
-        squared distance over its mean smallest value; at most 2048 evenly spaced vectors are looked at.
+        Low when vectors are sure of their code and the codes are used evenly. The soft assignment is a softmax of
+        minus the squared distance over its mean smallest value; at most 2048 evenly spaced vectors are looked at.
         """
         if self.config.entropy_loss_weight == 0:
             return z.new_zeros(())

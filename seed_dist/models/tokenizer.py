@@ -38,8 +38,8 @@ class Decoder(nn.Module):
 class MlpHead(nn.Module):
     """Squeezes each token, joins them all and projects: [B, Q, W] -> [B, G].
 
-    Per token W -> 256 -> 128 -> 1024 / Q (at least 1) with ReLU and without biases: 1024 numbers for 32 queries, as published,
-    whatever the width.
+    Per token W -> 256 -> 128 -> 1024 / Q (at least 1) with ReLU and without biases: 1024 numbers for 32 queries, as
+    published, whatever the width.
     """
 
     def __init__(self, queries: int, width: int, generation_width: int) -> None:
@@ -94,7 +94,7 @@ class SeedQuantizer(nn.Module):
 
     @classmethod
     def for_qformer(cls, config: CodebookConfig, qformer: QFormerConfig) -> SeedQuantizer:
-        """The quantizer that fits a Causal Q-Former; a Reverse Q-Former head gets its feed-forward width and dropout."""
+        """The quantizer that fits a Causal Q-Former; a reverse head gets its feed-forward width and dropout."""
         return cls(config, qformer.queries, qformer.width, qformer.mlp_width, qformer.dropout)
 
     def forward(self, causal: Tensor) -> SeedOutput:

@@ -1,0 +1,43 @@
+"""The one way a caption becomes the token ids of the Q-Former's text path: in training, in evaluation and for users."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from seed_dist.models.assets import resolve
+
+MAX_WORDS = 50  # published: longer captions are cut before tokenisation
+_PUNCTUATION = re.compile(r"([.!\"()*#:;~])")
+
+
+def clean_caption(caption: str) -> str:
+    """Lower case, the published punctuation marks and repeated blanks made one blank, at most 50 words."""
+    words = _PUNCTUATION.sub(" ", caption.lower()).split()
+    return " ".join(words[:MAX_WORDS])
+
+
+class CaptionTokenizer:
+    """A transformers tokenizer folder; captions cut at `max_tokens`, padded on the right to the batch's longest."""
+
+    def __init__(self, reference: str, max_tokens: int) -> None:
+        self.reference, self.max_tokens = reference, max_tokens
+        self._tokenizer = cast(Any, AutoTokenizer.from_pretrained(str(resolve(reference)), local_files_only=True))
+        self._tokenizer.padding_side = "right"
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
+    def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """B captions -> token ids and mask (1 = token, 0 = padding), both int64 [B, T] with T <= max_tokens.
+
+        Position 0 holds the class token. Padding less than the maximum changes no result: padding is masked.
+        """
+        cleaned = [clean_caption(caption) for caption in captions]
+        out = self._tokenizer(cleaned, padding=True, truncation=True, max_length=self.max_tokens)
+        return torch.tensor(out["input_ids"]), torch.tensor(out["attention_mask"])

@@ -1,0 +1,110 @@
+"""Exported models on disk in the Hugging Face layout, config.json + model.safetensors: written whole, read strictly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from seed_dist.errors import DataError, MismatchError
+from seed_dist.fsio import write_json
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+FORMAT = 1
+_STATISTICS = ".usage_statistics."
+_LISTED = 12  # names shown in a message before "and N more"
+Section = TypeVar("Section")
+
+
+def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
+    """Write `config` and the weights, each file atomically, weights first. Training statistics stay out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in exported_state(model).items()}
+    partial = folder / f"{WEIGHTS_NAME}.partial"
+    save_file(weights, partial, metadata={"format": "pt"})
+    partial.replace(folder / WEIGHTS_NAME)
+    write_json(folder / CONFIG_NAME, {"format": FORMAT, **config})
+
+
+def exported_state(model: nn.Module) -> dict[str, Tensor]:
+    """The module's state without usage statistics."""
+    return {name: tensor for name, tensor in model.state_dict().items() if _STATISTICS not in f".{name}"}
+
+
+def read_config(folder: Path, model_type: str) -> dict[str, Any]:
+    """config.json of an exported model; DataError or MismatchError with the next action."""
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise DataError(
+            f"{folder} holds no {CONFIG_NAME}. Give a folder written by save_pretrained (a stage's export/)."
+        )
+    try:
+        values = json.loads(path.read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not JSON ({error}). Export the model again.") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds a {type(values).__name__}, but an object is needed. Export the model again.")
+    found = (values.get("model_type"), values.get("format"))
+    if found != (model_type, FORMAT):
+        raise MismatchError(f"(model_type, format) of {path}", found, (model_type, FORMAT), "Give the right folder.")
+    return values
+
+
+def section(values: Mapping[str, Any], name: str, kind: type[Section], folder: Path) -> Section:
+    """One dataclass of a config.json, checked like a recipe's section."""
+    try:
+        return TypeAdapter(kind).validate_python(values.get(name))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or name}: {e['msg']}" for e in error.errors())
+        raise DataError(f"{folder / CONFIG_NAME}, section {name!r}: {problems}. Export the model again.") from None
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Load model.safetensors strictly; the error lists every missing and unknown name and every wrong shape."""
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise DataError(f"{folder} holds no {WEIGHTS_NAME}. The export is incomplete: export the model again.")
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise DataError(f"{path} cannot be read ({error}). Copy or export it again.") from error
+    load_strictly(model, weights, str(path))
+
+
+def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Put `weights` into the module; MismatchError lists all differences of names and shapes. Statistics start anew."""
+    expected = exported_state(model)
+    problems = [
+        *_listed("missing", sorted(expected.keys() - weights.keys())),
+        *_listed("unknown", sorted(weights.keys() - expected.keys())),
+        *_listed(
+            "of another shape",
+            [
+                f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
+                for name, tensor in expected.items()
+                if name in weights and weights[name].shape != tensor.shape
+            ],
+        ),
+    ]
+    if problems:
+        raise MismatchError(
+            f"the set of weights in {origin}",
+            "; ".join(problems),
+            f"the {len(expected)} tensors of {type(model).__name__}",
+            "Use the weights and the configuration of one and the same export.",
+        )
+    model.load_state_dict(dict(weights), strict=False)
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return [f"{len(names)} {what}: {', '.join(names[:_LISTED])}{more}"]
