@@ -78,7 +78,8 @@ class CrossAttention(nn.Module):
         gradient, which saves one product of memory size per layer in the backward pass. `x` may have batch 1 for any
         memory batch.
         """
-        weight, bias = self.key_value.weight, self.key_value.bias
+        weight: Tensor = self.key_value.weight
+        bias: Tensor = self.key_value.bias
         if affine is not None:
             gain, shift = affine
             bias = torch.addmv(bias.float(), weight.float(), shift.float()).to(weight.dtype)

@@ -19,7 +19,7 @@ CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 FORMAT = 1
 _STATISTICS = ".usage_statistics."
-_LISTED = 12  # names shown in a message before "and N more"
+_LISTED = 40  # names shown in a message before "and N more"
 Section = TypeVar("Section")
 
 
@@ -82,9 +82,9 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], origin: str) 
     """Put `weights` into the module; MismatchError lists all differences of names and shapes. Statistics start anew."""
     expected = exported_state(model)
     problems = [
-        *_listed("missing", sorted(expected.keys() - weights.keys())),
-        *_listed("unknown", sorted(weights.keys() - expected.keys())),
-        *_listed(
+        *listed("missing", sorted(expected.keys() - weights.keys())),
+        *listed("unknown", sorted(weights.keys() - expected.keys())),
+        *listed(
             "of another shape",
             [
                 f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
@@ -103,7 +103,8 @@ def load_strictly(model: nn.Module, weights: Mapping[str, Tensor], origin: str) 
     model.load_state_dict(dict(weights), strict=False)
 
 
-def _listed(what: str, names: Sequence[str]) -> list[str]:
+def listed(what: str, names: Sequence[str]) -> list[str]:
+    """One part of an error message: how many, and which; nothing for no names."""
     if not names:
         return []
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

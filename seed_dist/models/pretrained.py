@@ -180,7 +180,7 @@ class SeedTokenizer(nn.Module):
             )
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
             raise DataError(
-                f"ids reach from {int(ids.min())} to {int(ids.max())}, but 0 to {size - 1} is the range of this codebook. "
+                f"ids reach from {int(ids.min())} to {int(ids.max())}, but this codebook has 0 to {size - 1}. "
                 "Subtract the language model's offset of image tokens, or use the tokenizer that made the ids."
             )
         return ids.long()
