@@ -90,7 +90,8 @@ def to_published(tensors: Mapping[str, Tensor], carried: Mapping[str, Tensor] | 
     published: dict[str, Tensor] = {}
     for ours, tensor in tensors.items():
         names = published_names(ours)
-        published.update(zip(names, tensor.chunk(len(names)), strict=True))
+        parts = tensor.chunk(len(names)) if len(names) > 1 else (tensor,)
+        published.update(zip(names, parts, strict=True))
     return {**published, **(carried or {})}
 
 
