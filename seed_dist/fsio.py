@@ -116,4 +116,7 @@ def folder_lock(folder: Path, purpose: str) -> Iterator[None]:
         file.truncate()
         file.write(f"{purpose}, process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)  # a finished folder has the same bytes whoever made it

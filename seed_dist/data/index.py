@@ -1,0 +1,139 @@
+"""index.parquet: where each sample's payload lies, its checksum and its caption. One row per sample, in shard order.
+
+The manifest holds a digest of every column, so that an index of another set, or a damaged one, is noticed by the
+columns that are used; captions of millions of samples are not loaded where nobody asks for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seed_dist.data.manifest import Manifest
+from seed_dist.errors import DataError
+from seed_dist.fsio import atomic_file
+
+INDEX_NAME = "index.parquet"
+DIGESTS = "index"  # the manifest's details hold the digests under this name
+
+_SCHEMA = pa.schema(
+    [
+        ("key", pa.large_string()),
+        ("shard", pa.large_string()),
+        ("offset", pa.int64()),  # of the payload in the tar, bytes
+        ("size", pa.int64()),  # of the payload, bytes
+        ("checksum", pa.uint32()),  # CRC-32 of the payload
+        ("caption", pa.large_string()),
+        ("ext", pa.large_string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """One sample: `offset` and `size` of its payload (image or array) in bytes, CRC-32 of the payload."""
+
+    key: str
+    offset: int
+    size: int
+    checksum: int
+    caption: str
+    ext: str
+
+
+def write_index(folder: Path, shards: Sequence[tuple[str, Sequence[IndexRow]]]) -> dict[str, str]:
+    """Write the index of (shard name, rows) in shard order; the value is the digest of each column."""
+    names = [name for name, rows in shards for _ in rows]
+    rows = [row for _, rows in shards for row in rows]
+    fields: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in _SCHEMA.names if name != "shard"}
+    table = pa.table({**fields, "shard": names}, schema=_SCHEMA)
+    with atomic_file(folder / INDEX_NAME) as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+    return {name: column_digest(table[name]) for name in _SCHEMA.names}
+
+
+def column_digest(column: pa.ChunkedArray) -> str:
+    """16 hex digits of a column's values, whatever its chunks and whichever library version wrote the file."""
+    digest = hashlib.sha256(str(len(column)).encode())
+    chunks = [chunk for chunk in column.chunks if len(chunk)]
+    if not pa.types.is_large_string(column.type):
+        for chunk in chunks:
+            digest.update(np.ascontiguousarray(chunk.to_numpy(zero_copy_only=False)).tobytes())
+        return digest.hexdigest()[:16]
+    ends = [np.frombuffer(c.buffers()[1], np.int64)[c.offset : c.offset + len(c) + 1] for c in chunks]
+    for end in ends:
+        digest.update(np.diff(end).tobytes())
+    for chunk, end in zip(chunks, ends, strict=True):
+        text = chunk.buffers()[2]
+        digest.update(memoryview(text)[end[0] : end[-1]] if text is not None else b"")
+    return digest.hexdigest()[:16]
+
+
+class Index:
+    """The index of a finished set, checked against its manifest column by column, at first use."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self._path, self._manifest = folder / INDEX_NAME, manifest
+        placed = self._read(["shard", "offset", "size", "checksum"])
+        names = [entry.name for entry in manifest.shards]
+        # Rows come shard by shard, so the number of a row's shard follows from the counts; the digest vouches for
+        # the names.
+        counts = [entry.samples for entry in manifest.shards]
+        self.shard: npt.NDArray[np.int32] = np.repeat(np.arange(len(names), dtype=np.int32), counts)
+        self.first_row: npt.NDArray[np.int64] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.offset: npt.NDArray[np.int64] = placed["offset"].to_numpy()
+        self.size: npt.NDArray[np.int64] = placed["size"].to_numpy()
+        self.checksum: npt.NDArray[np.uint32] = placed["checksum"].to_numpy()
+        self._check_places(placed["shard"], names)
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        return self._read(["key"])["key"].to_pylist()
+
+    @cached_property
+    def captions(self) -> list[str]:
+        return self._read(["caption"])["caption"].to_pylist()
+
+    def _read(self, columns: list[str]) -> dict[str, pa.ChunkedArray]:
+        try:
+            table = pq.read_table(self._path, columns=columns, page_checksum_verification=True)
+        except FileNotFoundError:
+            raise DataError(f"{self._path} is missing. {self._advice}") from None
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self._path} cannot be read: {error}. {self._advice}") from error
+        for name in columns:
+            found, expected = column_digest(table[name]), self._manifest.details[DIGESTS][name]
+            if found != expected:
+                raise DataError(
+                    f"{self._path}: column {name!r} has digest {found}, the manifest says {expected}. {self._advice}"
+                )
+        return {name: table[name] for name in columns}
+
+    def _check_places(self, shard_names: pa.ChunkedArray, names: list[str]) -> None:
+        """The manifest agrees with the index: counts, order of shards, and places inside the files."""
+        if len(shard_names) != self._manifest.samples or len(self.shard) != self._manifest.samples:
+            raise DataError(
+                f"{self._path} has {len(shard_names)} rows and the manifest's shards {len(self.shard)} samples, "
+                f"but the manifest says {self._manifest.samples}. {self._advice}"
+            )
+        sizes = np.array([entry.size_bytes for entry in self._manifest.shards], dtype=np.int64)
+        outside = (self.offset < 0) | (self.size < 0) | (self.offset + self.size > sizes[self.shard])
+        firsts = [shard_names[int(row)].as_py() for row in self.first_row[:-1]]
+        if outside.any() or firsts != names:
+            raise DataError(f"{self._path} points outside the shards that the manifest lists. {self._advice}")
+
+    @property
+    def _advice(self) -> str:
+        return f"Restore it from a copy, or delete {self._path.parent} and make it again."
