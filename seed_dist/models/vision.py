@@ -36,7 +36,8 @@ class FrozenClip:
         self._model = cast(Any, model.eval().requires_grad_(False))
         self._tokenize = open_clip.get_tokenizer(name)
         settings = model.visual.preprocess_cfg
-        self.image_size = int(cast(Any, model.visual.image_size)[0])
+        side = cast(Any, model.visual.image_size)  # a pair in ViT towers, a number in ResNet towers
+        self.image_size = int(side if isinstance(side, int) else side[0])
         self._interpolation = str(settings["interpolation"])
         self._mean = torch.tensor(settings["mean"]).view(3, 1, 1)
         self._std = torch.tensor(settings["std"]).view(3, 1, 1)
@@ -87,8 +88,8 @@ class FrozenClip:
     def _intermediate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         tower = self._model.visual
         if isinstance(tower, ModifiedResNet):
-            # Five blocks (stem and four stages); the last stage is left out and its place in the grid is made explicit.
-            out = tower.forward_intermediates(images.to(self.device), indices=[3], output_fmt="NCHW")
+            # Stem and four stages: the last stage is left out here too. Asking for it makes open_clip run it for the embedding.
+            out = tower.forward_intermediates(images.to(self.device), indices=[3, 4], output_fmt="NCHW")
             grid = out["image_intermediates"][0]
             return _with_positions(grid.flatten(2).transpose(1, 2), grid.shape[-2:]), out["image_features"]
         # Block -2 of L is the output of block L-1: the last block is left out, as in BLIP-2.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from seed_dist.cli import run_command
 
-DEFAULTS = {"clip": (2000, 128), "painter": (6000, 64), "language": (2000, 64)}  # steps, batch size
+DEFAULTS = {"clip": (1200, 128), "painter": (3600, 64), "language": (2000, 64)}  # steps, batch size
 
 
 def main() -> None:

@@ -62,9 +62,9 @@ def train_clip(folder: Path, steps: int, batch_size: int, seed: int, lr: float =
     vectors = [p for p in [*model.parameters(), *heads.parameters()] if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.05}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
-    warmup = max(1, steps // 20)
+    warmup = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / warmup, 0.5 * (1 + math.cos(math.pi * s / steps)) + 1e-3)
+        optimizer, lambda s: min((s + 1) / warmup, 0.5 * (1 + math.cos(math.pi * s / (2 * steps))) + 1e-3)
     )
     started = time.monotonic()
     with (folder / "train_log.jsonl").open("w") as log:
@@ -101,5 +101,12 @@ def train_clip(folder: Path, steps: int, batch_size: int, seed: int, lr: float =
                 print(json.dumps(row), file=log, flush=True)
                 print(f"clip {row}", flush=True)
             if step % 200 == 0 or step == steps:
-                weights = {k: v.contiguous() for k, v in model.state_dict().items()}
-                save_file(weights, folder / "open_clip_model.safetensors")
+                save_file(_halved(model.state_dict()), folder / "open_clip_model.safetensors")
+
+
+def _halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights as float16 for the package (open_clip reads them into float32); scalars and running statistics as they are."""
+    return {
+        name: (value.half() if value.is_floating_point() and value.ndim > 0 and "running_" not in name else value).contiguous()
+        for name, value in state.items()
+    }
