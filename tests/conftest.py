@@ -1,4 +1,4 @@
-"""What every test may rely on: one thread, no network, no accelerator unless asked for, the environment as it was before."""
+"""What every test may rely on: one thread, no network, no accelerator unless asked for, the environment as it was."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def root() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped where torch sees no CUDA device; torch is imported only when there are such tests."""
+    """Tests marked `gpu` are skipped without a CUDA device; torch is imported only when there are such tests."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if not marked:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,6 +75,16 @@ def imports(source: Source) -> Iterator[Import]:
             base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
             origin = ".".join(part for part in (base, node.module) if part)
             yield from (Import(f"{origin}.{alias.name}", node.lineno) for alias in node.names)
+
+
+@lru_cache(maxsize=32)
+def help_of(target: str) -> str:
+    """What `--help` of a module or script prints; every option of the command is in it."""
+    command = [target] if target.endswith(".py") else ["-m", target]
+    run = subprocess.run(
+        [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    return run.stdout
 
 
 @lru_cache(maxsize=512)

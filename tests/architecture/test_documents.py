@@ -7,12 +7,11 @@ import re
 import shlex
 import subprocess
 import sys
-from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
-from tests.architecture.sources import ROOT, project_files
+from tests.architecture.sources import ROOT, help_of, project_files
 
 DOCUMENTS = [path for path in project_files() if path.suffix == ".md"]
 README = ROOT / "README.md"
@@ -28,7 +27,7 @@ def links(text: str) -> list[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words of every command in the fenced shell blocks; continued lines joined, comments and variables set aside."""
+    """The words of every command in fenced shell blocks: continued lines joined, comments and variables set aside."""
     blocks = re.findall(r"```(?:bash|sh|shell|console)\n(.*?)```", text, re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     words = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
@@ -60,15 +59,6 @@ def python_targets() -> dict[str, set[str]]:
 
 def _first(words: list[str], pattern: str) -> int | None:
     return next((i for i, word in enumerate(words) if re.match(pattern, word)), None)
-
-
-@lru_cache(maxsize=32)
-def help_of(target: str) -> str:
-    command = [target] if target.endswith(".py") else ["-m", target]
-    run = subprocess.run(
-        [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
-    )
-    return run.stdout
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

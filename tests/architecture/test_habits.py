@@ -11,13 +11,20 @@ import pytest
 from tests.architecture.sources import Source, imports, project_files, sources
 
 # Commands speak on standard output; everything else returns values, raises or logs.
-MAY_PRINT = ("seed_dist/cli.py", "seed_dist/demo", "data_prep/", "launchers/")
+# (What the training of the frozen backbones prints is the log that ships with their weights.)
+MAY_PRINT = ("seed_dist/cli.py", "seed_dist/demo", "seed_dist/glyphs/pretrain/", "data_prep/", "launchers/")
 # The environment comes in here and is passed on as arguments. (The demo hands it to the commands that it starts.)
-MAY_READ_ENVIRONMENT = ("seed_dist/topology.py", "seed_dist/faults.py", "seed_dist/obs/", "seed_dist/dist/", "seed_dist/demo",
-                        "launchers/")  # fmt: skip
+MAY_READ_ENVIRONMENT = (
+    "seed_dist/topology.py",
+    "seed_dist/faults.py",
+    "seed_dist/obs/",
+    "seed_dist/dist/",
+    "seed_dist/demo",
+    "launchers/",
+)
 # Deciding by rank is for those who know of ranks; others use `World.is_main`, `on_main` or do the same everywhere.
 MAY_ASK_FOR_RANK_ZERO = ("seed_dist/topology.py", "seed_dist/dist/", "seed_dist/obs/")
-VAGUE_NAMES = {"utils", "util", "common", "helpers", "misc", "base"}
+VAGUE_NAMES = {"utils", "util", "common", "helpers", "misc"}
 
 Finding = tuple[str, int]
 
@@ -28,9 +35,9 @@ def prints(source: Source) -> Iterator[Finding]:
     mains = [node for node in source.tree.body if isinstance(node, ast.FunctionDef) and node.name == "main"]
     allowed = {id(node) for main in mains for node in ast.walk(main)}
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-            if id(node) not in allowed:
-                yield "prints; log it, or return it to the command", node.lineno
+        is_print = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        if is_print and id(node) not in allowed:
+            yield "prints; log it, or return it to the command", node.lineno
 
 
 def excepts_everything(source: Source) -> Iterator[Finding]:
@@ -52,9 +59,8 @@ def reads_environment(source: Source) -> Iterator[Finding]:
         if item.module in ("os.environ", "os.getenv"):
             yield f"imports {item.module}", item.line
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
-            if node.attr in ("environ", "getenv", "putenv"):
-                yield f"uses os.{node.attr}; take the value as an argument", node.lineno
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.getenv", "os.putenv"):
+            yield f"uses os.{node.attr}; take the value as an argument", node.lineno
 
 
 def asks_for_rank_zero(source: Source) -> Iterator[Finding]:
@@ -118,9 +124,9 @@ def test_the_vague_name_is_seen() -> None:
 
 def test_nothing_names_a_machine() -> None:
     """No absolute path of somebody's machine, no private package index or proxy, in any file of the project."""
-    foreign = re.compile(
-        r"(?<![\w./*$}])/(?:work|root|home|tmp|opt|scratch|mnt)/\w|(?:index-url|proxy) *= *http|//[^/\s]+:[^/\s]+@"
-    )
+    folder = r"(?<![\w./*$}])/(?:work|root|home|tmp|opt|scratch|mnt)/\w"
+    service = r"(?:index-url|proxy) *= *http|//[^/\s]+:[^/\s]+@"
+    foreign = re.compile(f"{folder}|{service}")
     text_files = [path for path in project_files() if path.suffix not in (".safetensors", ".png", ".jpg", ".parquet")]
     assert len(text_files) > 40
     found = [

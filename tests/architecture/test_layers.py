@@ -6,8 +6,8 @@ import pytest
 
 from tests.architecture.sources import Source, imports, sources
 
-# From the ground up. A unit is a module or folder directly below seed_dist/. It imports itself and what stands on lines above
-# its own; units of one line do not import each other.
+# From the ground up. A unit is a module or folder directly below seed_dist/. It imports itself and what stands on lines
+# above its own; units of one line do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("cli", "faults", "fsio", "topology"),

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from tests.architecture.sources import ROOT, Source, imports, sources
 
-# Package -> where it may be imported (path prefixes). A package that changes often or costs seconds to load has one door.
+# Package -> where it may be imported (path prefixes): one door for what changes often or costs seconds to load.
 DOORS: dict[str, tuple[str, ...]] = {
     "deepspeed": ("seed_dist/dist/engine.py",),
     "torch.distributed": ("seed_dist/dist/",),

