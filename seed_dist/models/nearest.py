@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SCORES_PER_CHUNK = 1 << 21  # at most 8 MiB of fp32 scores at a time
+# fp32 scores at a time: 4 MiB stay in a CPU's cache, 256 MiB keep a GPU busy.
+_SCORES_ON_CPU, _SCORES_ELSEWHERE = 1 << 20, 1 << 26
+_SEEDING_ROUNDS = 32
 
 
 def nearest_codes(vectors: Tensor, codes: Tensor) -> Tensor:
@@ -17,21 +19,21 @@ def nearest_codes(vectors: Tensor, codes: Tensor) -> Tensor:
     """
     vectors, codes = vectors.detach().float(), codes.detach().float()
     half_norms = codes.square().sum(1) / 2
-    rows = max(1, _SCORES_PER_CHUNK // len(codes))
+    scores = _SCORES_ON_CPU if vectors.device.type == "cpu" else _SCORES_ELSEWHERE
+    rows = max(1, scores // len(codes))
     chosen = [torch.addmm(half_norms, block, codes.T, alpha=-1).argmin(1) for block in vectors.split(rows)]
     return torch.cat(chosen)
 
 
 def k_means(vectors: Tensor, clusters: int, seed: int, iterations: int = 10) -> Tensor:
-    """Centres [clusters, c] of `vectors` [N, c] by Lloyd's algorithm from distinct random vectors.
+    """Centres [clusters, c] of `vectors` [N, c] by Lloyd's algorithm from spread-out vectors.
 
-    Runs on the CPU in float32 and depends only on its arguments. A centre that loses all its vectors is put on the
-    vector that is worst served. With fewer vectors than clusters, vectors are repeated with a little noise.
+    Runs on the CPU in float32: equal arguments give equal centres on one machine. A centre that loses all its vectors
+    is put on a vector that is badly served. With fewer vectors than clusters, vectors are repeated with a little noise.
     """
     generator = torch.Generator().manual_seed(seed)
-    vectors = vectors.detach().float().cpu()
-    vectors = _at_least(vectors, clusters, generator)
-    centres = vectors[torch.randperm(len(vectors), generator=generator)[:clusters]].clone()
+    vectors = _at_least(vectors.detach().float().cpu(), clusters, generator)
+    centres = vectors[_spread_out(vectors, clusters, generator)]
     for _ in range(iterations):
         assigned = nearest_codes(vectors, centres)
         counts = torch.bincount(assigned, minlength=clusters)
@@ -41,6 +43,27 @@ def k_means(vectors: Tensor, clusters: int, seed: int, iterations: int = 10) -> 
         empty = counts == 0
         centres[empty] = vectors[distances.topk(int(empty.sum())).indices]
     return centres
+
+
+def _spread_out(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Indices of `count` distinct vectors, drawn with probability proportional to the squared distance from those
+    drawn before.
+
+    k-means++ for up to 32 clusters; for more, several are drawn between two updates of the distances.
+    """
+    chosen = torch.randint(len(vectors), (1,), generator=generator)
+    distances = torch.full((len(vectors),), torch.inf)
+    newest = chosen
+    while len(chosen) < count:
+        centres = vectors[newest]
+        gaps = (vectors - centres[nearest_codes(vectors, centres)]).square().sum(1)
+        distances = torch.minimum(distances, gaps)
+        odds = distances / distances.max().clamp(min=1e-30) + 1e-9  # never too few to draw from
+        odds[chosen] = 0
+        size = min(-(-count // _SEEDING_ROUNDS), count - len(chosen))
+        newest = torch.multinomial(odds, size, replacement=False, generator=generator)
+        chosen = torch.cat([chosen, newest])
+    return chosen
 
 
 def _at_least(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -133,4 +133,5 @@ class VectorQuantizer(nn.Module):
         temperature = distances.detach().amin(1).mean().clamp(min=1e-8)
         log_p = F.log_softmax(-distances / temperature, dim=1)
         mean_p = log_p.exp().mean(0)
-        return -(log_p.exp() * log_p).sum(1).mean() + torch.xlogy(mean_p, mean_p).sum()
+        log_mean_p = mean_p.clamp(min=torch.finfo(mean_p.dtype).tiny).log()  # finite gradient where a code has no share
+        return -(log_p.exp() * log_p).sum(1).mean() + (mean_p * log_mean_p).sum()

@@ -1,4 +1,4 @@
-"""Our modules against the published ones: the recorded outputs of small instances, and gradients against plain formulas."""
+"""Our modules against the published ones: recorded outputs of small instances, gradients against plain formulas."""
 
 from __future__ import annotations
 
@@ -142,7 +142,8 @@ def test_tokenizer_outputs(kind):
     assert_equal_outputs(tokenizer_outputs(model, golden.inputs["patch_features"]), golden.outputs)
     # What users call gives the same.
     ids = model.encode(golden.inputs["patch_features"])
-    assert torch.equal(ids, golden.outputs["codes"]) and len(ids.unique()) > 8
+    assert torch.equal(ids, golden.outputs["codes"])
+    assert len(ids.unique()) > 8
     close = {"rtol": 0, "atol": TOLERANCE}
     torch.testing.assert_close(model.reconstruct(ids), golden.outputs["reconstructed_embeddings"], **close)
     torch.testing.assert_close(model.decode_embeddings(ids), golden.outputs["generation_embedding"], **close)
@@ -156,7 +157,9 @@ def test_every_name_goes_both_ways(kind):
     carried = load_published(model, golden.weights, "golden")
     back = to_published(exported_state(model), carried)
     skipped = golden.weights.keys() - back.keys()
-    assert back.keys() <= golden.weights.keys() and skipped and all(name.endswith("position_ids") for name in skipped)
+    assert back.keys() <= golden.weights.keys()
+    assert skipped
+    assert all(name.endswith("position_ids") for name in skipped)
     assert all(torch.equal(tensor, golden.weights[name]) for name, tensor in back.items())
 
 
@@ -268,7 +271,8 @@ def test_stage2_gradients(kind):
     terms = losses.codebook_losses(out, causal, target, trained.config)
     plain = naive.tokenizer(weights, causal, 3)
     image_loss = (plain["generation_embedding"] - target).square().mean()
-    assert torch.equal(plain["codes"], out.quantized.codes) and len(out.quantized.codes.unique()) > 3
+    assert torch.equal(plain["codes"], out.quantized.codes)
+    assert len(out.quantized.codes.unique()) > 3
     naive_loss = 5 * plain["codebook_loss"] + 2 * plain["reconstruction_loss"] + 0.5 * image_loss
 
     wrapper = nn.Module()
@@ -288,7 +292,8 @@ def test_unknown_and_missing_names_are_all_listed():
         load_published(build("stage1", SMALL), weights, "x.pt")
     text = str(caught.value)
     assert "2 missing: Qformer.bert.encoder.layer.1.attention.self.value.bias, temp" in text
-    assert "1 unknown: blocks.0.norm1.weight" in text and "x.pt" in text
+    assert "1 unknown: blocks.0.norm1.weight" in text
+    assert "x.pt" in text
 
 
 def test_only_position_ids_are_dropped():
