@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from seed_dist.train.__main__ import EXIT_STOPPED
 from tests.architecture.sources import ROOT, help_of
 
 BATCH = sorted((ROOT / "slurm").glob("*.sbatch"))
@@ -26,8 +27,11 @@ with open(os.environ["RECORD"], "a") as record:
 sys.exit(int(os.environ.get("SRUN_CODE", "0")))
 """
 FAKE_SCONTROL = """#!/bin/sh
-[ "$1 $2 $3" = "show hostnames node[3-10]" ] || { echo "unknown: $*" >&2; exit 1; }
-printf 'node3\\nnode4\\n'
+case "$*" in
+    "show hostnames node[3-10]") printf 'node3\\nnode4\\n' ;;
+    "requeue 123456") touch "$RECORD.requeued" ;;
+    *) echo "unknown: $*" >&2; exit 1 ;;
+esac
 """
 
 
@@ -132,6 +136,16 @@ def test_a_failed_step_ends_the_job(tmp_path: Path) -> None:
     code, calls = run_batch(ROOT / "slurm" / "tokenizer.sbatch", tmp_path, SRUN_CODE="7")
     assert code == 7
     assert len(calls) == 1
+    assert not (tmp_path / "record.jsonl.requeued").exists()
+
+
+@pytest.mark.parametrize("script", [path for path in BATCH if path.stem in TRAININGS], ids=name_of)
+def test_a_training_that_stopped_in_time_is_requeued(script: Path, tmp_path: Path) -> None:
+    assert sbatch_options(script)["signal"] == "USR1@300", "a signal that seed_dist.train takes as a request to stop"
+    code, calls = run_batch(script, tmp_path, SRUN_CODE=str(EXIT_STOPPED))
+    assert code == EXIT_STOPPED
+    assert len(calls) == 1
+    assert (tmp_path / "record.jsonl.requeued").exists()
 
 
 def test_jobs_and_attempts_meet_at_different_ports(tmp_path: Path) -> None:
