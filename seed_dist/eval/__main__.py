@@ -1,0 +1,67 @@
+"""Measure what the stages made, on images that training never saw, and write WORK/report.json and WORK/report.html.
+
+  python -m seed_dist.eval --recipe glyphs --work runs/demo
+
+Works after any stage: what is not made yet is listed in the report with the command that makes it. Needs no deepspeed.
+The page is one file with its pictures inside; it needs no network and reads well on a phone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from seed_dist.cli import run_command
+from seed_dist.config import load_recipe
+from seed_dist.errors import DataError
+from seed_dist.obs.log import get_logger, quieten_libraries
+
+
+def main() -> None:
+    args = _parse()
+    recipe = load_recipe(args.recipe, args.set)
+    if not args.work.is_dir():
+        raise DataError(f"--work {args.work} is no folder. Give the workspace that the stages were trained in.")
+    quieten_libraries()
+    started = time.monotonic()
+
+    import torch
+
+    from seed_dist.eval import provenance
+    from seed_dist.eval.report import write_report
+    from seed_dist.eval.suite import evaluate
+    from seed_dist.eval.workspace import Invocation, Workspace
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    workspace = Workspace(recipe, Invocation(args.recipe, args.work, tuple(args.set)), device)
+    results = evaluate(workspace, args.split)
+    results.numbers["provenance"] = provenance.provenance(recipe, args.work)
+    results.numbers["sizes"] = provenance.sizes(workspace)
+    results.numbers["seconds"] = {**provenance.seconds(args.work), "eval": round(time.monotonic() - started, 1)}
+    for path in write_report(args.out or args.work, results):
+        print(path)
+    for gap in results.gaps:
+        get_logger().info("not measured: %s. %s%s", gap.part, gap.why, f" Run: {gap.command}" if gap.command else "")
+    if results.failures:
+        listed = "\n".join(f"  - {failure.part}: {failure.why}" for failure in results.failures)
+        raise DataError(f"the report was written, but {len(results.failures)} parts of it failed:\n{listed}")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m seed_dist.eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", required=True, help="name of a recipe, or a .yaml file")
+    parser.add_argument("--work", required=True, type=Path, help="workspace folder")
+    parser.add_argument("--split", default="test", help="split to measure (default %(default)s)")
+    parser.add_argument("--out", type=Path, help="folder for the two report files (default: the workspace)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", help="change a recipe value"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,61 @@
+"""The whole page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from seed_dist.eval.page import captions, headline, painting, retrieval, training
+from seed_dist.eval.page.markup import Html, tag
+from seed_dist.eval.results import Results
+
+_TITLES = {
+    "glance": "At a glance",
+    "missing": "Missing",
+    "reconstruction": "What codes keep",
+    "retrieval": "Search",
+    "captions": "Captions",
+    "generation": "Pictures from captions",
+    "codebook": "Codes",
+    "training": "Training",
+    "facts": "Times and provenance",
+}
+
+
+def render(results: Results) -> str:
+    """report.html: no script, nothing from the network, readable on a phone, in light and dark."""
+    numbers = results.numbers
+    sections = {
+        "glance": headline.glance(results),
+        "missing": headline.gaps(results),
+        "reconstruction": painting.from_codes(numbers, results.examples),
+        "retrieval": retrieval.section(numbers, results.retrieval),
+        "captions": captions.section(numbers, results.examples, results.unseen),
+        "generation": painting.from_captions(numbers, results.examples, results.unseen),
+        "codebook": training.codebook(numbers),
+        "training": training.curves(results.journals),
+        "facts": training.facts(numbers),
+    }
+    there = {name: section for name, section in sections.items() if section is not None}
+    links = [tag("li", tag("a", _TITLES[name], href=f"#{name}")) for name in there]
+    header = tag(
+        "header",
+        headline.about(numbers),
+        headline.story(results.examples),
+        tag("nav", tag("ul", links), aria_label="Sections"),
+    )
+    footer = tag("footer", "Every number on this page stands in report.json beside it, as a fraction from 0 to 1.")
+    skip = tag("a", "Skip to the numbers", href="#glance", class_="skip")
+    body = tag("body", skip, header, tag("main", *there.values()), footer)
+    return "<!doctype html>\n" + tag("html", _head(numbers.get("recipe")), body, lang="en") + "\n"
+
+
+def _head(recipe: object) -> Html:
+    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    return tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"SEED report: {recipe}"),
+        tag("style", Html(style)),
+    )

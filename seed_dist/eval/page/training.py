@@ -1,0 +1,160 @@
+"""How it was made: loss curves of the stages, use of the codebook, times, sizes, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from seed_dist.eval.page.charts import Series, area, lines
+from seed_dist.eval.page.markup import Html, percent, table, tag
+
+_NAMES = {
+    "causal_qformer": "1. Causal Q-Former: contrastive loss",
+    "codebook": "2. Codebook: total loss",
+    "lora": "3. Language model: loss per token",
+}
+_NOT_FIGURES = frozenset({"step", "time_s", "validation_samples", "seconds"})
+
+
+def curves(journals: Mapping[str, Sequence[dict[str, Any]]]) -> Html | None:
+    """Training and validation loss against the step, for each stage that has a journal."""
+    charts = [chart for stage, records in journals.items() if records for chart in _charts(stage, records)]
+    if not charts:
+        return None
+    return tag("section", tag("h2", "How it learned"), tag("div", charts, class_="charts"), id="training")
+
+
+def _charts(stage: str, records: Sequence[dict[str, Any]]) -> list[Html]:
+    """The losses, and beside them the figures of validation that are shares or cosines."""
+    validation = _series(records, "validation")
+    losses = [one for one in validation if "loss" in one.label]
+    shares = [one for one in validation if "loss" not in one.label and -1 <= min(one.ys) <= max(one.ys) <= 1]
+    training = [one for one in _series(records, "step") if one.label == "loss"]
+    shown = [replace(one, label="training") for one in training] + [
+        replace(one, label=f"validation, {_words(one.label)}") for one in losses
+    ]
+    charts = [lines(shown, f"{_NAMES.get(stage, stage)}", "step", "loss")]
+    if shares:
+        named = [replace(one, label=_words(one.label)) for one in shares]
+        charts.append(lines(named, "On validation images", "step", "share or cosine"))
+    return charts
+
+
+def _series(records: Sequence[dict[str, Any]], event: str) -> list[Series]:
+    """One series per figure that this kind of record carries."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for record in (record for record in records if record["event"] == event):
+        for name, value in record.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in _NOT_FIGURES:
+                points.setdefault(name, []).append((record["step"], value))
+    return [Series(name, [x for x, _ in pairs], [y for _, y in pairs]) for name, pairs in points.items()]
+
+
+def _words(name: str) -> str:
+    return name.replace("i2t_r1", "image→text R@1").replace("t2i_r1", "text→image R@1").replace("_", " ")
+
+
+def codebook(numbers: dict[str, Any]) -> Html | None:
+    """Usage of the codes, sorted, and per position."""
+    scores = numbers.get("codebook")
+    if not scores:
+        return None
+    counts = sorted(scores["counts"], reverse=True)
+    used = sum(count > 0 for count in counts)
+    described = f"{used} of {len(counts)} codes occur; the most frequent {counts[0]} times."
+    per_position = scores["position_perplexity"]
+    spread = f"Between {min(per_position):.1f} and {max(per_position):.1f} codes in effective use at a position."
+    return tag(
+        "section",
+        tag("h2", "The vocabulary of codes"),
+        tag(
+            "p",
+            f"{percent(scores['used_fraction'])} of {scores['size']} codes occur in this split. Perplexity "
+            f"{scores['perplexity']:.0f}: as varied as that many codes used equally often. A tokenizer that collapsed "
+            "would use a few codes for everything.",
+        ),
+        tag(
+            "div",
+            area(counts, "How often each code occurs", "codes, most frequent first", "times", described),
+            area(
+                per_position,
+                "Effective number of codes at each position",
+                "position, left to right",
+                "perplexity",
+                spread,
+            ),
+            class_="charts",
+        ),
+        _causality(numbers),
+        id="codebook",
+    )
+
+
+def _causality(numbers: dict[str, Any]) -> Html | None:
+    scores = numbers.get("causality")
+    if not scores:
+        return None
+    verdict = (
+        "nothing earlier moved by a single bit"
+        if scores["max_violation"] == 0
+        else f"earlier embeddings moved by up to {scores['max_violation']:.3g}"
+    )
+    return tag(
+        "p",
+        tag("strong", "Left to right, exactly: "),
+        f"in {scores['comparisons']} comparisons on {scores['images']} images, all queries from some place on were "
+        f"replaced by noise or zeros; {verdict}, while the embeddings from that place on did change, by "
+        f"{scores['min_effect']:.2g} or more.",
+    )
+
+
+def facts(numbers: dict[str, Any]) -> Html:
+    """Times, sizes and where everything came from."""
+    seconds, sizes = numbers.get("seconds") or {}, numbers.get("sizes") or {}
+    made = []
+    if seconds:
+        rows = [[name, _duration(value)] for name, value in seconds.items()]
+        made.append(
+            table(["step", "time"], [*rows, ["together", _duration(sum(seconds.values()))]], "Time of each step")
+        )
+    if sizes.get("bytes"):
+        made.append(
+            table(["folder", "size"], [[name, _size(value)] for name, value in sizes["bytes"].items()], "On disk")
+        )
+    if sizes.get("parameters"):
+        rows = [[name, f"{value:,}"] for name, value in sizes["parameters"].items()]
+        made.append(table(["model", "parameters"], rows, "Models"))
+    origins = [
+        tag("tr", tag("th", key, scope="row"), tag("td", value))
+        for key, value in _flat(numbers.get("provenance") or {})
+    ]
+    origin = tag(
+        "details",
+        tag("summary", "Provenance: versions, seeds, fingerprints"),
+        tag("table", tag("tbody", origins), class_="facts"),
+    )
+    return tag("section", tag("h2", "Times, sizes, provenance"), tag("div", made, class_="charts"), origin, id="facts")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        rows.extend(_flat(value, f"{name} / ") if isinstance(value, Mapping) else [(name, str(value))])
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole // 3600} h {whole % 3600 // 60} min" if whole >= 3600 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size_bytes < 1000 or unit == "GB":
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    raise AssertionError("the last unit returns")
