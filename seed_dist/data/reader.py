@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ Rows = npt.NDArray[np.int64]
 
 
 class _ShardSet:
-    """What images and features have in common. One thread at a time may read."""
+    """What images and features have in common. Threads may share one."""
 
     kind = ""
 
@@ -80,7 +81,7 @@ class FeatureShards(_ShardSet):
         )
         self._check_header()
 
-    def read(self, ids: Rows) -> npt.NDArray[np.generic]:
+    def read(self, ids: Rows) -> npt.NDArray[Any]:
         """Samples `ids` [B] as [B, *shape] in the stored dtype, in the order asked for."""
         out = np.empty((len(ids), *self.shape), dtype=self.dtype)
         flat = out.reshape(len(ids), -1).view(np.uint8)
@@ -102,8 +103,8 @@ class FeatureShards(_ShardSet):
         found = (str(dtype), tuple(shape), first.tell(), bool((sizes == sizes[0]).all()))
         if found != (str(self.dtype), self.shape, self._header_bytes, True):
             raise DataError(
-                f"{self._files.place(0)} holds {dtype} {shape}, but the manifest says {self.dtype} {self.shape} for all "
-                f"samples. Delete {self.folder} and make it again."
+                f"{self._files.place(0)} holds {dtype} {shape}, but the manifest says {self.dtype} {self.shape} for "
+                f"every sample. Delete {self.folder} and make it again."
             )
 
 
@@ -135,7 +136,7 @@ class PairedFeatures:
     def captions(self) -> list[str]:
         return self._first.captions
 
-    def read(self, ids: Rows) -> dict[str, npt.NDArray[np.generic]]:
+    def read(self, ids: Rows) -> dict[str, npt.NDArray[Any]]:
         """Samples `ids` [B] of every target as {target: [B, *shape]} in the stored dtypes."""
         return {target: shards.read(ids) for target, shards in self.sets.items()}
 

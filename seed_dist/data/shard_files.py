@@ -7,6 +7,7 @@ where a map would kill the process (SIGBUS). The page cache serves both alike.
 from __future__ import annotations
 
 import os
+import threading
 import zlib
 from collections import OrderedDict
 from pathlib import Path
@@ -24,7 +25,7 @@ _OPEN_FILES = 64  # of one set; several sets must fit into the usual limit of 10
 
 
 class ShardFiles:
-    """An open set of one kind; one thread at a time may read."""
+    """An open set of one kind. Threads may share it; their reads follow one another."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder = folder
@@ -34,6 +35,7 @@ class ShardFiles:
         require_files(folder, self.manifest)
         self.index = Index(folder, self.manifest)
         self._descriptors: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()  # no file is closed for room while another thread reads it
 
     def __del__(self) -> None:
         for descriptor in self.__dict__.get("_descriptors", {}).values():
@@ -42,7 +44,8 @@ class ShardFiles:
     def read_into(self, row: int, parts: list[Any]) -> None:
         """Fill the writable buffers `parts`, together as long as the row's payload. DataError if it is not intact."""
         index = self.index
-        found = os.preadv(self._descriptor(int(index.shard[row])), parts, int(index.offset[row]))
+        with self._lock:
+            found = os.preadv(self._descriptor(int(index.shard[row])), parts, int(index.offset[row]))
         if found != index.size[row]:
             raise DataError(f"{self.place(row)} ends after {found} of {index.size[row]} bytes. {self._advice(row)}")
         checksum = 0
@@ -51,7 +54,7 @@ class ShardFiles:
         if checksum != index.checksum[row]:
             expected = int(index.checksum[row])
             raise DataError(
-                f"{self.place(row)} has checksum {checksum:08x}, but {expected:08x} was written: its bytes were changed. "
+                f"{self.place(row)} has checksum {checksum:08x}, but {expected:08x} was written: it is damaged. "
                 f"{self._advice(row)}"
             )
 

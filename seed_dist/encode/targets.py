@@ -1,0 +1,73 @@
+"""From the name of a target to its encoder. Models are imported when one is made: command lines start at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seed_dist.config import Recipe
+from seed_dist.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from seed_dist.encode.clip_targets import ClipImages
+    from seed_dist.encode.encoder import Encoder
+    from seed_dist.models.vision import FrozenClip
+
+TARGETS = ("patches", "image_embedding", "text_features", "causal", "codes")
+
+
+class EncoderMaker:
+    """Makes the encoders of a recipe in a workspace; those on one CLIP share it."""
+
+    def __init__(self, recipe: Recipe, work: Path, device: str) -> None:
+        self._recipe, self._work, self._device = recipe, work, device
+        self._clips: dict[str, FrozenClip] = {}
+        self._images: dict[str, ClipImages] = {}
+
+    def make(self, target: str) -> Encoder:
+        """One of TARGETS. DataError where the stage that exports its weights has not been trained yet."""
+        backbones = self._recipe.backbones
+        if target == "patches":
+            from seed_dist.encode.clip_targets import PatchEncoder
+
+            return PatchEncoder(self._clip_images(backbones.image_encoder))
+        if target == "image_embedding":
+            from seed_dist.encode.clip_targets import ImageEmbeddingEncoder
+
+            return ImageEmbeddingEncoder(self._clip_images(backbones.generation_encoder))
+        if target == "text_features":
+            from seed_dist.encode.clip_targets import TextFeatureEncoder
+
+            return TextFeatureEncoder(self._clip(backbones.generation_encoder))
+        if target == "causal":
+            from seed_dist.encode.export_targets import CausalEncoder
+
+            return CausalEncoder(self._export("causal_qformer"), backbones.image_encoder, self._device)
+        if target == "codes":
+            from seed_dist.encode.export_targets import CodeEncoder
+
+            return CodeEncoder(self._export("codebook"), self._device)
+        raise ConfigError([f"target {target!r} is unknown; choose among {', '.join(TARGETS)}"])
+
+    def _clip(self, reference: str) -> FrozenClip:
+        from seed_dist.models.vision import FrozenClip
+
+        if reference not in self._clips:
+            self._clips[reference] = FrozenClip(reference, self._device)
+        return self._clips[reference]
+
+    def _clip_images(self, reference: str) -> ClipImages:
+        from seed_dist.encode.clip_targets import ClipImages
+
+        if reference not in self._images:
+            self._images[reference] = ClipImages(self._clip(reference))
+        return self._images[reference]
+
+    def _export(self, stage: str) -> Path:
+        folder = self._work / stage / "export"
+        if not folder.is_dir():
+            raise DataError(
+                f"{folder} does not exist: the stage {stage} is not finished. Run "
+                f"python -m seed_dist.train --recipe {self._recipe.name} --stage {stage} --work {self._work} first."
+            )
+        return folder
