@@ -23,7 +23,14 @@ MAY_READ_ENVIRONMENT = (
     "launchers/",
 )
 # Deciding by rank is for those who know of ranks; others use `World.is_main`, `on_main` or do the same everywhere.
-MAY_ASK_FOR_RANK_ZERO = ("seed_dist/topology.py", "seed_dist/dist/", "seed_dist/obs/")
+# (Two files of the training loop choose the rank that owns the journal and the progress line.)
+MAY_ASK_FOR_RANK_ZERO = (
+    "seed_dist/topology.py",
+    "seed_dist/dist/",
+    "seed_dist/obs/",
+    "seed_dist/train/start.py",
+    "seed_dist/train/events.py",
+)
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "misc"}
 
 Finding = tuple[str, int]
