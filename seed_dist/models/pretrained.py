@@ -35,6 +35,8 @@ class SeedTokenizer(nn.Module):
 
     Work is done in blocks of `batch_size`. In fp32 the ids of an image do not depend on the block it is in, except
     where two codes are equally near to within rounding (about 1e-6).
+
+    The modules are taken over: put into eval mode, without gradients.
     """
 
     def __init__(
@@ -108,11 +110,12 @@ class SeedTokenizer(nn.Module):
 
     def paint(self, ids: Tensor, seed: int = 0, steps: int = 20, guidance: float = 2.0) -> list[Image.Image]:
         """Ids [B, Q] -> B pictures by the frozen painter; equal arguments give equal pictures."""
+        embeddings = self.decode_embeddings(ids)
         if self._painter is None:
             from seed_dist.models.painter import Painter
 
             self._painter = Painter(self.backbones.painter, self.device)
-        return self._painter.paint(self.decode_embeddings(ids), seed, steps, guidance)
+        return self._painter.paint(embeddings, seed, steps, guidance)
 
     @torch.no_grad()
     def image_feature(self, images: Images) -> Tensor:

@@ -206,7 +206,7 @@ def test_initialised_as_bert():
         elif name != "temperature":
             is_gain = name.endswith("weight")  # of a norm: every other one-dimensional parameter is a bias
             assert torch.equal(parameter, torch.full_like(parameter, float(is_gain))), name
-    assert float(model.temperature) == pytest.approx(0.07)
+    assert model.temperature.item() == pytest.approx(0.07)
 
 
 @pytest.mark.parametrize(("queries", "shape"), [(1, (3, 9)), (4, (3, 4, 9))])
