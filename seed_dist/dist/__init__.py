@@ -1,0 +1,1 @@
+"""Everything that knows of other processes: collectives, the engine, checkpoints, stop requests."""

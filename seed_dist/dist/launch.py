@@ -1,0 +1,113 @@
+"""From a World to a Comm: device, threads, process group. The only place that reads how the launcher set things up."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from seed_dist.dist.comm import Comm, ProcessGroupComm
+from seed_dist.errors import ConfigError
+from seed_dist.topology import World
+
+# `file:///some/path` meets there instead of at MASTER_ADDR:MASTER_PORT; tests use it, because ports can be taken.
+RENDEZVOUS_VARIABLE = "SEED_DIST_RENDEZVOUS"
+
+
+def choose_device(world: World) -> torch.device:
+    """This rank's GPU, or the CPU where there is none. Raises ConfigError when ranks outnumber the visible GPUs."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if world.local_rank >= count:
+        raise ConfigError(
+            [
+                f"local rank {world.local_rank} needs its own GPU but {count} are visible; start {count} ranks per "
+                "node, or let every rank see all GPUs of its node (CUDA_VISIBLE_DEVICES must not be narrowed to one)"
+            ]
+        )
+    return torch.device("cuda", world.local_rank)
+
+
+def limit_threads(world: World) -> int:
+    """Share this node's cores among its ranks, unless OMP_NUM_THREADS says otherwise; the value is the thread count."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
+    return torch.get_num_threads()
+
+
+@contextmanager
+def open_comm(world: World, timeout_s: float, rendezvous: str | None = None) -> Iterator[Comm]:
+    """The process group of all ranks, closed when the block ends well; after an error no further collective is tried.
+
+    A dead peer is noticed at once, a silent one after `timeout_s`. Raises ConfigError when the meeting point is not
+    known.
+    """
+    device = choose_device(world)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    _prefer_loopback(world)
+    _describe_world_for_deepspeed(world, device)
+    # One group with two backends: gloo carries flags and objects on the host, NCCL the GPU's tensors.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store, init_method = _meeting_point(world, rendezvous or os.environ.get(RENDEZVOUS_VARIABLE))
+    dist.init_process_group(
+        backend,
+        store=store,
+        init_method=init_method,
+        rank=world.rank,
+        world_size=world.size,
+        timeout=timedelta(seconds=timeout_s),
+    )
+    comm = ProcessGroupComm(device)
+    comm.barrier()  # connections are made now, where a missing rank is a clear failure and not a hang in the first step
+    yield comm
+    comm.barrier()  # nobody leaves while others still talk to it
+    dist.destroy_process_group()
+
+
+def _meeting_point(world: World, rendezvous: str | None) -> tuple[Any, str | None]:
+    """A store or an address, one of the two; a single process needs neither a port nor a file."""
+    if rendezvous:
+        return None, rendezvous
+    if world.size == 1:
+        return dist.HashStore(), None  # type: ignore[attr-defined]
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            [
+                f"{world.size} ranks need {' and '.join(missing)} in the environment to find each other; torchrun sets "
+                "them, under srun export the first node's name and a free port in the batch script"
+            ]
+        )
+    return None, "env://"
+
+
+def _prefer_loopback(world: World) -> None:
+    """On one node gloo need not ask what this host's name resolves to, which fails on many a laptop."""
+    if world.size == world.local_size and "lo" in (name for _, name in socket.if_nameindex()):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+
+
+def _describe_world_for_deepspeed(world: World, device: torch.device) -> None:
+    """DeepSpeed reads its accelerator and its position from the environment, whatever the launcher was."""
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    os.environ.update(
+        RANK=str(world.rank),
+        WORLD_SIZE=str(world.size),
+        LOCAL_RANK=str(world.local_rank),
+        LOCAL_SIZE=str(world.local_size),
+    )
+
+
+def is_restart() -> bool:
+    """Whether the launcher or the batch system started this same command before and it was cut off."""
+    counts = (os.environ.get(name, "0") for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return any(count.isdecimal() and int(count) > 0 for count in counts)

@@ -1,0 +1,55 @@
+"""Starts the MLflow sink beside or after training, so that it can neither stop nor slow it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+When = Literal["end", "live", "off"]
+LOG = "mlflow_sink.log"
+_NICENESS = 19
+
+
+@contextmanager
+def copied_to_mlflow(run: Path, when: When, rank: int) -> Iterator[None]:
+    """While the block runs (`live`) or when it ends, in whatever way (`end`), rank 0 has the journal copied to MLflow.
+
+    The default is `end`: on a 2-core laptop importing MLflow and creating its database take about as much processor
+    time as a hundred training steps of the demo.
+    """
+    if rank == 0 and when == "live":
+        start_sink(run, follow=True)
+    try:
+        yield
+    finally:
+        if rank == 0 and when == "end":
+            start_sink(run, follow=False)
+
+
+def start_sink(run: Path, follow: bool) -> None:
+    """Start the copying process and forget it: detached, at the lowest priority, its messages in RUN/mlflow_sink.log.
+
+    With `follow` it goes on until this process has ended. When it cannot be started that is noted in the log and
+    nothing else happens: the journal has everything, and the same command can be run by hand later.
+    """
+    command = [sys.executable, "-m", "seed_dist.obs.mlflow_sink", str(run)]
+    if follow:
+        command += ["--follow", str(os.getpid())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    try:
+        with (run / LOG).open("ab") as log:
+            subprocess.Popen(
+                ["nice", "-n", str(_NICENESS), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+    except OSError as error:
+        (run / LOG).write_text(f"not started: {error}\n")

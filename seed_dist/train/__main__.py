@@ -1,0 +1,140 @@
+"""Train one stage of SEED.
+
+  python -m seed_dist.train --recipe glyphs --stage causal_qformer --work runs/demo
+  torchrun --standalone --nproc-per-node=2 -m seed_dist.train --recipe glyphs --stage codebook --work runs/demo
+  srun python -m seed_dist.train ...                              (several nodes: set MASTER_ADDR and MASTER_PORT)
+
+Stages, in order:
+  causal_qformer  image patches and captions -> causal embeddings        reads features/patches
+  codebook        causal embeddings -> codes and back                    reads features/causal and the generation target
+  lora            a language model that reads and writes the codes       reads features/codes
+
+The run directory is WORK/STAGE. The same command run again goes on from the newest checkpoint, or says that the stage
+is finished. Ctrl-C, SIGTERM and SIGUSR1 make all ranks save after the current step and leave with exit code 75: run the
+command again to go on. Everything that is measured goes to WORK/STAGE/journal.jsonl, and from there to mlflow.db beside
+it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from seed_dist.cli import run_command
+from seed_dist.config import STAGES, Recipe, load_recipe
+from seed_dist.dist.ds_config import check_world_size
+from seed_dist.errors import ConfigError, SeedDistError
+from seed_dist.obs.log import get_logger, quieten_libraries, quieten_other_ranks
+from seed_dist.obs.provenance import check_run, stage_identity
+from seed_dist.topology import World, world_from_environment
+from seed_dist.train.data import StageData, open_data
+from seed_dist.train.stages import EXPORT
+
+# sysexits.h EX_TEMPFAIL: nothing is wrong, try again; a batch script requeues the job on it.
+EXIT_STOPPED = 75
+_PATIENCE_S = 2.0
+
+
+def main() -> None:
+    args = _parse()
+    world = world_from_environment()
+    quieten_other_ranks(world.rank)
+    try:
+        recipe, data, identity = _check(args, world)
+    except SeedDistError as error:
+        if world.is_main:
+            raise
+        _leave_after_rank_0(error.exit_code)  # all ranks look at the same files and come to the same end
+    folder = args.work / args.stage
+    if not args.fresh and check_run(folder, identity) and (folder / EXPORT).is_dir():
+        get_logger().info("%s is already finished: %s", args.stage, folder / EXPORT)
+        return
+    if _train(args, world, recipe, data, identity) == "stopped":
+        get_logger().info("stopped as asked; run the same command again to go on")
+        sys.exit(EXIT_STOPPED)
+
+
+def _check(args: argparse.Namespace, world: World) -> tuple[Recipe, StageData, dict[str, Any]]:
+    """Everything that can be checked in a second: nothing heavy is imported before this has passed."""
+    recipe = load_recipe(args.recipe, args.set)
+    check_world_size(f"{args.stage}_training", recipe.training(args.stage), world.size)
+    if args.steps is not None and args.steps < 1:
+        raise ConfigError([f"--steps is {args.steps}, but at least 1 step is needed"])
+    data = open_data(recipe, args.stage, args.work)
+    identity = stage_identity(recipe, args.stage, data.parents)
+    if not args.fresh:
+        check_run(args.work / args.stage, identity)
+    return recipe, data, identity
+
+
+def _train(args: argparse.Namespace, world: World, recipe: Recipe, data: StageData, identity: dict[str, Any]) -> str:
+    quieten_libraries()
+    from seed_dist.dist.comm import RankZeroError
+    from seed_dist.dist.launch import is_restart, limit_threads, open_comm
+    from seed_dist.train.start import Request, run_stage
+
+    limit_threads(world)
+    request = Request(
+        recipe=recipe,
+        stage=args.stage,
+        work=args.work,
+        identity=identity,
+        last_step=args.steps if args.steps is not None else recipe.training(args.stage).steps,
+        fresh=args.fresh and not is_restart(),
+        resume_from=args.resume_from,
+        init_from=args.init_from,
+        mlflow=args.mlflow,
+    )
+    try:
+        with open_comm(world, recipe.engine.collective_timeout_s) as comm:
+            return run_stage(request, data, comm).value
+    except RankZeroError as error:
+        _leave_after_rank_0(error.exit_code)
+
+
+def _leave_after_rank_0(code: int) -> NoReturn:
+    """End with an error that rank 0 tells, once for all. Not before it: launchers kill the others when the first one
+    ends.
+    """
+    time.sleep(_PATIENCE_S)
+    sys.exit(code)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m seed_dist.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--recipe", required=True, help="name of a recipe, or a .yaml file")
+    parser.add_argument("--stage", required=True, choices=STAGES)
+    parser.add_argument(
+        "--work", required=True, type=Path, help="workspace folder: features are read from it, runs written"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", help="change a recipe value"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="stop (and save) after this global step; the schedule stays the recipe's"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="start over; the earlier run directory is kept as STAGE.old-N"
+    )
+    parser.add_argument(
+        "--resume-from", type=Path, metavar="CHECKPOINT", help="go on from another run's checkpoint folder"
+    )
+    parser.add_argument(
+        "--init-from", type=Path, metavar="CHECKPOINT", help="take only the weights of a checkpoint folder"
+    )
+    parser.add_argument(
+        "--mlflow",
+        choices=("end", "live", "off"),
+        default="end",
+        help="when a separate process copies the journal to MLflow: after training (default), during it, never",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

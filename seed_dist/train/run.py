@@ -1,0 +1,40 @@
+"""What one attempt at a stage works with, and how it can end."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+from seed_dist.config import TrainConfig
+from seed_dist.dist.engine import Engine
+from seed_dist.dist.preempt import StopRequest
+from seed_dist.obs.journal import Journal
+from seed_dist.obs.progress import Progress
+from seed_dist.train.data import Order
+from seed_dist.train.stages.base import Stage
+from seed_dist.train.state import TrainState
+
+
+class Outcome(enum.Enum):
+    """How the loop ended."""
+
+    FINISHED = "finished"  # the recipe's last step is done
+    LIMIT = "limit"  # the step that the caller asked for is done
+    STOPPED = "stopped"  # a signal asked for it; everything is saved
+
+
+@dataclass
+class Run:
+    """One attempt: objects of this process, the position, and where things are written."""
+
+    stage: Stage
+    engine: Engine
+    training: TrainConfig
+    order: Order
+    state: TrainState
+    checkpoints: Path
+    journal: Journal
+    progress: Progress
+    stop: StopRequest
+    seed: int

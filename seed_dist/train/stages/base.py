@@ -1,0 +1,71 @@
+"""What the training loop asks of a stage."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from seed_dist.config import Recipe
+from seed_dist.dist.comm import Comm
+from seed_dist.dist.engine import Engine
+from seed_dist.train.data import StageData
+
+Ids = npt.NDArray[np.int64]
+
+
+class Stage(nn.Module, ABC):
+    """One stage's objective: a module whose parameters are what is trained and whose `forward` is the loss.
+
+    Frozen backbones that made the cached features are not part of it. All methods but `make_batch` may communicate, so
+    all ranks must call them together.
+    """
+
+    without_decay: Collection[str] = ()  # names of parameters that weight decay leaves alone, besides biases and norms
+
+    def __init__(self, recipe: Recipe, data: StageData, comm: Comm) -> None:
+        super().__init__()
+        self.recipe, self.data, self.comm = recipe, data, comm
+
+    @abstractmethod
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss (scalar) and detached scalar metrics of one micro-batch. The mean over ranks is the global batch's."""
+
+    @abstractmethod
+    def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
+        """A micro-batch of training samples as CPU tensors. Runs in a thread; a function of its arguments alone."""
+
+    @abstractmethod
+    def validate(self) -> dict[str, float]:
+        """Figures on the validation split, equal on all ranks. Called in eval mode without gradients."""
+
+    @abstractmethod
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        """Write what the next stage and users load. Called on rank 0 only, with fp32 parameters."""
+
+    def prepare(self) -> None:
+        """Initialise from the data, when training starts from nothing. Before the optimizer copies the parameters."""
+        return
+
+    def after_step(self, engine: Engine, applied: bool) -> None:
+        """Update what is not trained by gradient. `applied`: whether the step changed the parameters."""
+        return
+
+    def running_metrics(self) -> dict[str, float]:
+        """Further figures for the journal, equal on all ranks; only called when a step is logged."""
+        return {}
+
+    def own_validation_ids(self) -> Ids:
+        """This rank's part of the validation samples."""
+        count = min(len(self.data.val), self.validation_samples)
+        return np.array_split(np.arange(count, dtype=np.int64), self.comm.size)[self.comm.rank]
+
+    @property
+    @abstractmethod
+    def validation_samples(self) -> int:
+        """How many validation samples are looked at."""

@@ -1,0 +1,115 @@
+"""Stage 1: the Causal Q-Former and its text path by contrastive loss on the last query, from cached patch features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seed_dist.config import Recipe
+from seed_dist.dist.comm import Comm
+from seed_dist.errors import ConfigError, MismatchError
+from seed_dist.losses import contrastive_loss
+from seed_dist.models.captions import CaptionTokenizer
+from seed_dist.models.qformer import CausalQFormer
+from seed_dist.train.data import StageData
+from seed_dist.train.stages.base import Ids, Stage
+
+_VALIDATION_BLOCK = 128  # samples per forward pass
+
+
+class CausalQFormerStage(Stage):
+    """Trains `qformer` with its projections, temperature and `ln_vision`."""
+
+    def __init__(self, recipe: Recipe, data: StageData, comm: Comm) -> None:
+        super().__init__(recipe, data, comm)
+        self.tokenizer = CaptionTokenizer(recipe.backbones.text_tokenizer, recipe.qformer.max_text_tokens)
+        _check(recipe, data, len(self.tokenizer))
+        self.qformer = CausalQFormer(recipe.qformer)
+        self._gather = comm.gather_with_gradient if recipe.qformer.gather_with_gradient else comm.gather
+
+    @property
+    def validation_samples(self) -> int:
+        return self.recipe.causal_qformer_training.validation_samples
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = contrastive_loss(
+            *self._features(batch),
+            self.qformer.temperature,
+            self.recipe.qformer.label_smoothing,
+            self._gather,
+            self.comm.rank,
+        )
+        return loss, {"temperature": self.qformer.temperature.detach().float()}
+
+    def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
+        return self._batch(self.data.train.read(ids)["patches"], [self.data.train.captions[i] for i in ids])
+
+    def validate(self) -> dict[str, float]:
+        """Share of validation images whose own caption (or an equal one) is the nearest of all, and the reverse."""
+        ids = self.own_validation_ids()
+        captions = [self.data.val.captions[i] for i in ids]
+        blocks = [slice(start, start + _VALIDATION_BLOCK) for start in range(0, len(ids), _VALIDATION_BLOCK)]
+        width = self.recipe.qformer.projection_width
+        images, texts = [np.zeros((0, width), np.float32)], [np.zeros((0, width), np.float32)]
+        for block in blocks:
+            batch = self._batch(self.data.val.read(ids[block])["patches"], captions[block])
+            image, text = self._features({key: value.to(self.comm.device) for key, value in batch.items()})
+            images.append(image.float().cpu().numpy())
+            texts.append(text.float().cpu().numpy())
+        parts = self.comm.gather_objects((np.concatenate(images), np.concatenate(texts), captions))
+        image_features = np.concatenate([part[0] for part in parts])
+        text_features = np.concatenate([part[1] for part in parts])
+        labels = np.unique([caption for part in parts for caption in part[2]], return_inverse=True)[1]
+        return {
+            "i2t_r1": recall_at_1(image_features, text_features, labels),
+            "t2i_r1": recall_at_1(text_features, image_features, labels),
+            "validation_samples": float(len(labels)),
+        }
+
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        self.qformer.save_pretrained(folder, self.recipe.backbones, provenance)
+
+    def _features(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Unit vectors [B, D] of images and captions."""
+        image = self.qformer.image_feature(self.qformer.embed_image(batch["patches"], last_only=True))
+        text = self.qformer.text_feature(self.qformer.embed_text(batch["input_ids"], batch["attention_mask"]))
+        return image, text
+
+    def _batch(self, patches: npt.NDArray[Any], captions: list[str]) -> dict[str, Tensor]:
+        input_ids, attention_mask = self.tokenizer(captions)
+        return {"patches": torch.from_numpy(patches), "input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def recall_at_1(queries: npt.NDArray[Any], targets: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
+    """Share of `queries` [N, D] whose most similar of `targets` [N, D] has the same label [N]."""
+    nearest = (queries @ targets.T).argmax(axis=1)
+    return float((labels[nearest] == labels).mean())
+
+
+def _check(recipe: Recipe, data: StageData, vocabulary: int) -> None:
+    """What the recipe says about its inputs must be what they are."""
+    if recipe.causal_qformer_training.accumulation > 1:
+        raise ConfigError(
+            [
+                f"causal_qformer_training.accumulation is {recipe.causal_qformer_training.accumulation}, but the "
+                "contrastive loss compares each pair with its whole micro-batch: accumulating would train with fewer "
+                "negatives. Set it to 1 and use more ranks, or a smaller global_batch."
+            ]
+        )
+    if vocabulary > recipe.qformer.vocabulary_size:
+        raise ConfigError(
+            [
+                f"qformer.vocabulary_size is {recipe.qformer.vocabulary_size}, but {recipe.backbones.text_tokenizer} "
+                f"has {vocabulary} tokens; set it to at least {vocabulary}"
+            ]
+        )
+    width = data.train.read(np.zeros(1, np.int64))["patches"].shape[-1]
+    if width != recipe.qformer.vision_width:
+        raise MismatchError(
+            "the width of the patch features", width, recipe.qformer.vision_width, "Set qformer.vision_width to it."
+        )

@@ -1,0 +1,163 @@
+"""Stage 2: codebook and both decoders, from cached causal embeddings and cached generation targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seed_dist.config import Recipe
+from seed_dist.dist.comm import Comm
+from seed_dist.dist.engine import Engine
+from seed_dist.errors import MismatchError
+from seed_dist.losses import codebook_losses
+from seed_dist.models.code_usage import usage_of
+from seed_dist.models.pretrained import SeedTokenizer
+from seed_dist.models.qformer import CausalQFormer
+from seed_dist.models.tokenizer import CODEBOOK_PARAMETER, SeedQuantizer
+from seed_dist.order import batch_ids
+from seed_dist.train.data import StageData
+from seed_dist.train.stages.base import Ids, Stage
+
+_KMEANS_VECTORS_PER_CODE = 32
+_REVIVAL_CANDIDATES = 2048  # vectors that each rank offers at most
+_VALIDATION_BLOCK = 256  # samples per forward pass
+
+
+class CodebookStage(Stage):
+    """Trains `model`; its usage statistics are buffers, so they are in every checkpoint."""
+
+    def __init__(self, recipe: Recipe, data: StageData, comm: Comm, qformer_export: Path) -> None:
+        super().__init__(recipe, data, comm)
+        self._target, self._qformer_export = recipe.codebook.generation_target, qformer_export
+        _check(recipe, data)
+        self.model = SeedQuantizer.for_qformer(recipe.codebook, recipe.qformer)
+        if not recipe.codebook.weight_decay_on_codes:
+            self.without_decay = (f"model.{CODEBOOK_PARAMETER}",)
+        self._codes: list[Tensor] = []  # of the step's micro-batches, until `after_step`
+        self._causal: Tensor | None = None  # the last micro-batch
+
+    @property
+    def validation_samples(self) -> int:
+        return self.recipe.codebook_training.validation_samples
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        output = self.model(batch["causal"])
+        losses = codebook_losses(output, batch["causal"], batch["target"], self.recipe.codebook)
+        self._codes.append(output.quantized.codes.detach())
+        self._causal = batch["causal"]
+        return losses.pop("loss"), {name: value.detach().float() for name, value in losses.items()} | self._weighted(
+            losses
+        )
+
+    def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
+        features = self.data.train.read(ids)
+        return {"causal": torch.from_numpy(features["causal"]), "target": torch.from_numpy(features[self._target])}
+
+    def prepare(self) -> None:
+        """The codebook starts at k-means centres of encoded embeddings, if the recipe says so; equal on all ranks."""
+        if not self.recipe.codebook.kmeans_init:
+            return
+        wanted = -(-_KMEANS_VECTORS_PER_CODE * self.recipe.codebook.size // self.recipe.qformer.queries)
+        ids = batch_ids(len(self.data.train), self.recipe.seed, 0, min(wanted, len(self.data.train)))
+        with torch.no_grad():
+            vectors = self.model.encode_vectors(torch.from_numpy(self.data.train.read(ids)["causal"]))
+        self.model.quantizer.initialise_from(vectors.flatten(0, 1), self.recipe.seed)
+
+    def after_step(self, engine: Engine, applied: bool) -> None:
+        """Count the global batch's codes; re-draw codes that were idle for too long, in the fp32 master too."""
+        codes, self._codes = self._codes, []
+        if not applied:
+            return
+        quantizer = self.model.quantizer
+        quantizer.record_usage(torch.cat(codes), self.comm.sum)
+        after = self.recipe.codebook.revive_after_steps
+        if after == 0 or not bool((quantizer.usage_statistics.idle >= after).any()):
+            return  # the counts are global, so all ranks decide alike
+        candidates = self.comm.gather(self._revival_candidates())
+        revival = quantizer.revive(candidates, self.recipe.seed)
+        engine.overwrite_rows(f"model.{CODEBOOK_PARAMETER}", revival.rows, revival.values)
+
+    def running_metrics(self) -> dict[str, float]:
+        """Over the last `usage_window_steps` global batches."""
+        usage = self.model.quantizer.usage()
+        return {"codes_used_fraction": usage.used_fraction, "codes_perplexity": usage.perplexity}
+
+    def validate(self) -> dict[str, float]:
+        """Mean cosines of recovered causal and generation embeddings; use of the codes over the validation samples."""
+        ids = self.own_validation_ids()
+        sums = torch.zeros(3, dtype=torch.float64)  # over samples: reconstruction cosine, generation cosine, 1
+        counts = torch.zeros(self.recipe.codebook.size, dtype=torch.int64)
+        for start in range(0, len(ids), _VALIDATION_BLOCK):
+            features = self.data.val.read(ids[start : start + _VALIDATION_BLOCK])
+            causal, target = (torch.from_numpy(features[k]).to(self.comm.device) for k in ("causal", self._target))
+            output = self.model(causal)
+            reconstruction = F.cosine_similarity(output.reconstructed.float(), causal.float(), dim=-1)
+            generation = F.cosine_similarity(output.generation.float(), target.float(), dim=-1)
+            means = float(reconstruction.mean()), float(generation.mean())
+            sums += torch.tensor([*means, 1.0], dtype=torch.float64) * len(causal)
+            counts += torch.bincount(output.quantized.codes.flatten().cpu(), minlength=len(counts))
+        parts = self.comm.gather_objects((sums, counts))
+        total = torch.stack([part[0] for part in parts]).sum(0)
+        usage = usage_of(torch.stack([part[1] for part in parts]).sum(0))
+        return {
+            "reconstruction_cosine": float(total[0] / total[2]),
+            "generation_cosine": float(total[1] / total[2]),
+            "codes_used_fraction": usage.used_fraction,
+            "codes_perplexity": usage.perplexity,
+            "validation_samples": float(total[2]),
+        }
+
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        """The whole tokenizer: this stage's modules and stage 1's Q-Former."""
+        qformer = CausalQFormer.from_pretrained(self._qformer_export)
+        tokenizer = SeedTokenizer(qformer, self.model.cpu(), self.recipe.backbones, provenance)
+        tokenizer.save_pretrained(folder)
+
+    def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The terms as they enter the loss."""
+        codebook = self.recipe.codebook
+        weights = {
+            "quantizer": codebook.quantizer_loss_weight,
+            "reconstruction": codebook.reconstruction_loss_weight,
+            "generation": codebook.generation_loss_weight,
+        }
+        return {f"{name}_weighted": losses[name].detach().float() * weight for name, weight in weights.items()}
+
+    @torch.no_grad()
+    def _revival_candidates(self) -> Tensor:
+        """Encoded vectors [N, c] of this rank's last micro-batch, evenly spaced; N is equal on all ranks."""
+        assert self._causal is not None, "revival comes after a forward pass"
+        vectors = self.model.encode_vectors(self._causal).flatten(0, 1)
+        return vectors[:: -(-len(vectors) // _REVIVAL_CANDIDATES)]
+
+
+def _check(recipe: Recipe, data: StageData) -> None:
+    """What the recipe says about its inputs must be what they are."""
+    sample = data.train.read(np.zeros(1, np.int64))
+    expected = (recipe.qformer.queries, recipe.qformer.width)
+    if sample["causal"].shape[1:] != expected:
+        raise MismatchError(
+            "the shape of the causal embeddings",
+            sample["causal"].shape[1:],
+            expected,
+            "Set qformer.queries and qformer.width.",
+        )
+    target = recipe.codebook.generation_target
+    width = sample[target].shape[-1]
+    if width != recipe.codebook.generation_width:
+        raise MismatchError(
+            f"the width of {target}", width, recipe.codebook.generation_width, "Set codebook.generation_width to it."
+        )
+    rows = 1 if sample[target].ndim == 2 else sample[target].shape[1]
+    if rows != recipe.codebook.head_queries:
+        raise MismatchError(
+            f"the number of vectors per image in {target}",
+            rows,
+            recipe.codebook.head_queries,
+            "Set codebook.head_queries to it.",
+        )

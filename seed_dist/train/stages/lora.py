@@ -1,0 +1,93 @@
+"""Stage 3: a frozen language model learns to read and write image codes, both at once, by LoRA and new token rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from seed_dist.config import Recipe
+from seed_dist.dist.comm import Comm
+from seed_dist.errors import MismatchError
+from seed_dist.models.language import IGNORE, SeedLanguageModel
+from seed_dist.models.pretrained import SeedTokenizer
+from seed_dist.train.data import StageData
+from seed_dist.train.stages.base import Ids, Stage
+from seed_dist.train.state import coins, derived_seed
+
+_VALIDATION_BLOCK = 128  # samples per forward pass
+
+
+class LoraStage(Stage):
+    """Trains the adapters and the new rows of `model`; the rest of it is frozen and in no checkpoint."""
+
+    def __init__(self, recipe: Recipe, data: StageData, comm: Comm, tokenizer_export: Path) -> None:
+        super().__init__(recipe, data, comm)
+        self._tokenizer_export = tokenizer_export
+        _check(recipe, data)
+        self.model = SeedLanguageModel(recipe.backbones.language_model, recipe.codebook.size, recipe.lora)
+
+    @property
+    def validation_samples(self) -> int:
+        return self.recipe.lora_training.validation_samples
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy per scored token. Ranks hold different numbers of them, so each rank's mean is weighted by its
+        share: then the mean over ranks is the mean over all tokens, whatever the number of ranks.
+        """
+        loss = self.model(batch["ids"], batch["attention_mask"], batch["labels"])
+        tokens = (batch["labels"][:, 1:] != IGNORE).sum().float()
+        share = tokens / self.comm.mean(tokens)
+        return loss * share, {"scored_tokens": tokens}
+
+    def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
+        flips = coins(ids, derived_seed(self.recipe.seed, "direction", step)) < self.recipe.lora.caption_first_share
+        captions = [self.data.train.captions[i] for i in ids]
+        return self._sequences(captions, self.data.train.read(ids)["codes"], flips)
+
+    def prepare(self) -> None:
+        """The code rows start from the codebook's vectors, if the recipe asks for it."""
+        if self.recipe.lora.rows_from_codebook:
+            tokenizer = SeedTokenizer.from_pretrained(self._tokenizer_export)
+            self.model.start_rows_from(tokenizer.quantizer.quantizer.code_vectors(), self.recipe.seed)
+
+    def validate(self) -> dict[str, float]:
+        """Cross-entropy per scored token in both directions."""
+        ids = self.own_validation_ids()
+        sums = torch.zeros(2, 2, dtype=torch.float64)  # direction (caption, image) x (loss summed over tokens, tokens)
+        for start in range(0, len(ids), _VALIDATION_BLOCK):
+            block = ids[start : start + _VALIDATION_BLOCK]
+            captions, codes = [self.data.val.captions[i] for i in block], self.data.val.read(block)["codes"]
+            for direction in (0, 1):
+                batch = self._sequences(captions, codes, np.full(len(block), bool(direction)))
+                batch = {key: value.to(self.comm.device) for key, value in batch.items()}
+                tokens = float((batch["labels"][:, 1:] != IGNORE).sum())
+                loss = float(self.model(batch["ids"], batch["attention_mask"], batch["labels"]))
+                sums[direction] += torch.tensor([loss * tokens, tokens], dtype=torch.float64)
+        total = torch.stack(self.comm.gather_objects(sums)).sum(0)
+        return {
+            "caption_loss": float(total[0, 0] / total[0, 1]),
+            "image_loss": float(total[1, 0] / total[1, 1]),
+            "validation_samples": float(min(len(self.data.val), self.validation_samples)),
+        }
+
+    def export(self, folder: Path, provenance: dict[str, Any]) -> None:
+        self.model.save_pretrained(folder, provenance)
+
+    def _sequences(
+        self, captions: list[str], codes: npt.NDArray[Any], caption_first: npt.NDArray[Any]
+    ) -> dict[str, Tensor]:
+        return self.model.sequences(captions, torch.from_numpy(codes), torch.from_numpy(caption_first))
+
+
+def _check(recipe: Recipe, data: StageData) -> None:
+    """What the recipe says about its inputs must be what they are."""
+    queries = data.train.read(np.zeros(1, np.int64))["codes"].shape[-1]
+    if queries != recipe.qformer.queries:
+        raise MismatchError(
+            "the number of codes per image", queries, recipe.qformer.queries, "Set qformer.queries to it."
+        )

@@ -1,0 +1,203 @@
+"""One attempt at a stage, from the open process group to the export: everything around the loop, in the order that it
+needs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seed_dist.config import Recipe, StageName
+from seed_dist.dist.checkpoint import load_checkpoint, newest_checkpoint, verify_checkpoint
+from seed_dist.dist.comm import Comm, on_main
+from seed_dist.dist.ds_config import load_ds_config, resolve_precision
+from seed_dist.dist.engine import Engine, start_engine
+from seed_dist.dist.preempt import stop_requests
+from seed_dist.errors import CheckpointError, TrainingError
+from seed_dist.fsio import atomic_folder, fingerprint, folder_lock
+from seed_dist.obs.journal import JOURNAL, Journal
+from seed_dist.obs.mlflow_process import When, copied_to_mlflow
+from seed_dist.obs.progress import Progress
+from seed_dist.obs.provenance import attempt, check_run, record_run
+from seed_dist.train.data import Order, StageData
+from seed_dist.train.loop import train
+from seed_dist.train.parameter_groups import parameter_groups
+from seed_dist.train.run import Outcome, Run
+from seed_dist.train.stages import EXPORT
+from seed_dist.train.stages.base import Stage
+from seed_dist.train.stages.build import build_stage
+from seed_dist.train.state import TrainState, derived_seed, seed_everything
+
+CHECKPOINTS = "checkpoints"
+_LOG = logging.getLogger("seed_dist")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    recipe: Recipe
+    stage: StageName
+    work: Path
+    identity: dict[str, Any]  # see obs.provenance.stage_identity
+    last_step: int
+    fresh: bool = False
+    resume_from: Path | None = None
+    init_from: Path | None = None
+    mlflow: When = "off"
+
+    @property
+    def folder(self) -> Path:
+        return self.work / self.stage
+
+
+def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
+    """Train one stage as far as asked, and export it when it is finished."""
+    recipe, training = request.recipe, request.recipe.training(request.stage)
+    with (
+        _own_run_directory(request, comm) as folder,
+        copied_to_mlflow(folder, request.mlflow, comm.rank),
+        stop_requests() as stop,
+    ):
+        seed_everything(recipe.seed, request.stage, "initial weights")  # equal on all ranks
+        stage = build_stage(recipe, request.stage, request.work, data, comm)
+        start = _find_start(request, folder, comm)
+        if start is None or start.weights_only:
+            stage.prepare()  # before the engine copies the parameters into its fp32 masters
+        engine = _start_engine(recipe, request.stage, stage, comm)
+        state = _load(start, engine) if start else TrainState()
+        # Everything that a wrong option can break has been built: from here on the folder belongs to this
+        # configuration.
+        on_main(comm, lambda: record_run(folder, recipe, request.identity, comm.size))
+        journal = Journal(folder / JOURNAL if comm.rank == 0 else None)
+        journal.write("start", state.step, world_size=comm.size, source=str(start.path) if start else None, **attempt())
+        _LOG.info("%s: %s", request.stage, _describe(request, state, start, engine))
+        last_step = min(request.last_step, training.steps)
+        order_seed = derived_seed(recipe.seed, "order", data.train.fingerprint)
+        run = Run(
+            stage=stage,
+            engine=engine,
+            training=training,
+            order=Order(len(data.train), order_seed, training, comm.rank, comm.size),
+            state=state,
+            checkpoints=folder / CHECKPOINTS,
+            journal=journal,
+            progress=Progress(request.stage, training.steps, state.step, comm.rank == 0),
+            stop=stop,
+            seed=recipe.seed,
+        )
+        outcome = train(run, last_step)
+        if outcome is Outcome.FINISHED:
+            _export(request, run, folder)
+        journal.close()
+    return outcome
+
+
+@contextmanager
+def _own_run_directory(request: Request, comm: Comm) -> Iterator[Path]:
+    """The run directory, locked by rank 0 against other trainings and checked to belong to this configuration."""
+    everybody = comm.gather_objects(fingerprint(request.identity))
+    if len(set(everybody)) > 1:
+        raise TrainingError(f"the ranks were started with different options or see different data: {everybody}")
+    with ExitStack() as owned:
+
+        def claim() -> None:
+            if request.fresh:
+                _set_aside(request.folder)
+            owned.enter_context(folder_lock(request.folder, f"training of {request.stage}"))
+            check_run(request.folder, request.identity)
+
+        on_main(comm, claim)
+        yield request.folder
+
+
+def _set_aside(folder: Path) -> None:
+    """Rename an existing run directory to the first free NAME.old-N."""
+    if not folder.exists():
+        return
+    with folder_lock(folder, "setting aside"):  # not while another process trains in it
+        pass
+    number = next(n for n in range(1, 1000) if not folder.with_name(f"{folder.name}.old-{n}").exists())
+    kept = folder.with_name(f"{folder.name}.old-{number}")
+    folder.rename(kept)
+    _LOG.info("--fresh: the earlier run is kept as %s", kept)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A checkpoint to start from; `weights_only` leaves position and optimizer at the beginning."""
+
+    path: Path
+    weights_only: bool = False
+
+
+def _find_start(request: Request, folder: Path, comm: Comm) -> _Start | None:
+    """Where training starts. The first that applies:
+
+    (1) the newest valid checkpoint of this run, (2) --resume-from, (3) --init-from, weights only, (4) from scratch:
+    None. A run that has checkpoints of which none is valid never gets past (1).
+    """
+    own = newest_checkpoint(folder / CHECKPOINTS, comm)
+    if own is not None:
+        return _Start(own)
+    for path, weights_only in ((request.resume_from, False), (request.init_from, True)):
+        if path is not None:
+            problem = verify_checkpoint(path, comm)
+            if problem is not None:
+                raise CheckpointError(
+                    f"{path} cannot be used: {problem}. Give a folder like RUN/checkpoints/step_00000400."
+                )
+            return _Start(path, weights_only)
+    return None
+
+
+def _start_engine(recipe: Recipe, name: StageName, stage: Stage, comm: Comm) -> Engine:
+    capability = torch.cuda.get_device_capability(comm.device) if comm.device.type == "cuda" else None
+    precision = resolve_precision(recipe.engine.precision, capability)
+    training = recipe.training(name)
+    ds_config = load_ds_config(recipe.engine, training, precision, comm.size)
+    groups = parameter_groups(stage, training.weight_decay, stage.without_decay)
+    return start_engine(stage, groups, training, ds_config, comm)
+
+
+def _load(start: _Start, engine: Engine) -> TrainState:
+    saved = load_checkpoint(start.path, engine, start.weights_only)
+    return TrainState() if start.weights_only else TrainState.from_dict(saved)
+
+
+def _describe(request: Request, state: TrainState, start: _Start | None, engine: Engine) -> str:
+    training, comm = request.recipe.training(request.stage), engine.comm
+    trainable = sum(p.numel() for p in engine.module.parameters() if p.requires_grad)
+    source = f"goes on at step {state.step}" if state.step else "starts"
+    if start is not None:
+        source += f" from {start.path}"
+    return (
+        f"{source}; {training.steps} steps of {training.global_batch} samples on {comm.size} rank(s), "
+        f"{comm.device.type}, {str(engine.dtype).removeprefix('torch.')}, {trainable:,} trainable parameters"
+    )
+
+
+def _export(request: Request, run: Run, folder: Path) -> None:
+    """Write RUN/export, complete or not at all, then say that the stage is finished."""
+    run.engine.widen()
+    provenance = {
+        "stage": request.stage,
+        "run_fingerprint": fingerprint(request.identity),
+        "step": run.state.step,
+        "samples_seen": run.state.samples,
+        "seed": request.recipe.seed,
+        "parents": run.stage.data.parents,
+    }
+
+    def export() -> None:
+        with atomic_folder(folder / EXPORT) as partial:
+            run.stage.export(partial, provenance)
+
+    on_main(run.engine.comm, export)
+    run.journal.write("finished", run.state.step, export=EXPORT)

@@ -1,0 +1,66 @@
+"""What a run must remember between steps besides tensors, and randomness as a function of the position."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+@dataclass
+class TrainState:
+    """Position and counters. `step` is both the number of steps done and the place in the data."""
+
+    step: int = 0
+    samples: int = 0  # over all ranks
+    skipped: int = 0  # steps whose gradients were not finite, in all
+    skipped_in_a_row: int = 0
+
+    def advance(self, applied: bool, samples: int) -> None:
+        """One step is done; a skipped one also moves on in the data, so that its batch is not met again."""
+        self.step += 1
+        self.samples += samples
+        self.skipped += not applied
+        self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainState:
+        return cls(**{field.name: int(values[field.name]) for field in dataclasses.fields(cls)})
+
+
+def derived_seed(*parts: object) -> int:
+    """A 63-bit seed from any values; equal values give equal seeds on every machine."""
+    digest = hashlib.blake2b(" ".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def seed_everything(*parts: object) -> None:
+    """Seed python, numpy and torch (all devices).
+
+    Called before every step with (seed, step, rank): then the random state is a function of the position like the data
+    order is, a resumed run draws what the uninterrupted one would have drawn, and no generator state has to be stored.
+    """
+    seed = derived_seed(*parts)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def coins(ids: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float64]:
+    """One number in [0, 1) for each sample id: a function of (id, seed) alone, so no matter which rank asks.
+
+    SplitMix64's finalizer (Steele, Lea and Flood 2014) of the id plus the seed.
+    """
+    words = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (words ^ (words >> np.uint64(31))).astype(np.float64) / 2.0**64
