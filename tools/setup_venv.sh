@@ -47,6 +47,14 @@ make_venv() {
         fail ".venv holds $(.venv/bin/python --version), but Python 3.10 to 3.12 is needed. Remove .venv and run the same command again."
 }
 
+quiet_pip() {
+    .venv/bin/python -m pip install -c constraints.txt "$@" >>"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        fail "pip could not install: $*. The lines above say why; all of them are in $log." \
+            "Without a network, or behind a proxy or mirror, tell pip so (PIP_INDEX_URL, PIP_PROXY) and run the same command again."
+    }
+}
+
 python=$(find_python)
 check_compiler "$python"
 mkdir -p .venv
@@ -54,10 +62,13 @@ exec 9>.venv/.lock
 flock 9
 make_venv "$python"
 
-echo "== installing the packages: 1 to 6 GB, some minutes; the last part says nothing while it works"
-.venv/bin/python -m pip install --quiet --upgrade -c constraints.txt pip
+readonly log=.venv/install.log
+echo "== installing the packages: 1 to 6 GB, some minutes (log: $log)"
+: >"$log"
+quiet_pip --upgrade pip
 # torch first: it is the largest, and a build of the same version that is already there (cu126 for V100) is kept.
 .venv/bin/python -m pip install -c constraints.txt torch==2.13.0
-.venv/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+echo "== torch is there; the other 150 packages follow, one to three minutes"
+quiet_pip -e '.[dev]'
 touch .venv/.installed
 echo "== installed in .venv"
