@@ -39,7 +39,7 @@ class SeedLanguageModel(nn.Module):
         self.first_code = int(base.config.vocab_size)
         self.begin_image, self.end_image = self.first_code + codes, self.first_code + codes + 1
         width = base.get_input_embeddings().weight.shape[1]
-        scale = float(base.get_input_embeddings().weight.std())
+        scale = float(base.get_input_embeddings().weight.detach().std())
         self.rows = nn.Parameter(torch.randn(codes + 2, width) * scale)
         tied = bool(base.config.tie_word_embeddings)
         self.output_rows = None if tied else nn.Parameter(torch.randn(codes + 2, width) * scale)
@@ -111,7 +111,9 @@ class SeedLanguageModel(nn.Module):
         marks = [torch.full((len(codes), 1), mark) for mark in (self.begin_image, self.end_image)]
         prompt = torch.cat([start, marks[0], codes.long().cpu() + self.first_code, marks[1]], dim=1)
         outputs = self._greedy(prompt, self.tokenizer.eos_token_id, max_words)
-        return [self.tokenizer.decode([i for i in row if i < self.first_code], skip_special_tokens=True) for row in outputs]
+        return [
+            self.tokenizer.decode([i for i in row if i < self.first_code], skip_special_tokens=True) for row in outputs
+        ]
 
     @torch.inference_mode()
     def generate_images(self, captions: Sequence[str], queries: int) -> list[list[int]]:
@@ -135,7 +137,13 @@ class SeedLanguageModel(nn.Module):
         return codes if all(0 <= code < self.codes for code in codes) else None
 
     def _greedy(self, prompt: Tensor, stop: int, max_new: int) -> list[list[int]]:
-        """Greedy continuation of equally long prompts [B, T]; each row ends after its first `stop` token."""
+        """Greedy continuation of equally long prompts [B, T]; each row ends after its first `stop` token.
+
+        A base with learned positions ends all rows where its positions end.
+        """
+        positions = getattr(self._base().config, "max_position_embeddings", None)
+        if positions is not None:
+            max_new = min(max_new, positions - prompt.shape[1] + 1)  # the last token is not fed back
         device = self.rows.device
         embeddings = self.embed(prompt.to(device))
         new = torch.empty(len(prompt), 0, dtype=torch.long, device=device)
