@@ -1,7 +1,7 @@
-"""Errors that a user or a disk can cause. Each names the option or file, the value found, what is allowed and the next action.
+"""Errors that a user or a disk can cause. Each names option or file, value found, value allowed and next action.
 
-Commands turn them into one short message and an exit code (`seed_dist.cli.run_command`); anything else is a defect and keeps
-its traceback.
+Commands turn them into one short message and an exit code (`seed_dist.cli.run_command`); anything else is a defect and
+keeps its traceback.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that are complete or not there: write to a temporary name, flush, rename, flush the folder. Checksums. Locks."""
+"""Files that are complete or not there: write under another name, flush, rename, flush the folder. Checksums. Locks."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def sha256_file(path: Path) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """First 16 hex digits of the SHA-256 of the value's canonical JSON: short enough to read, long enough not to collide."""
+    """First 16 hex digits of the SHA-256 of the value's canonical JSON: short to read, long enough not to collide."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return sha256_bytes(canonical.encode())[:16]
 

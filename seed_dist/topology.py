@@ -1,4 +1,4 @@
-"""World: which of how many processes this is. Frozen integers, read once from the environment and passed as an argument."""
+"""World: which of how many processes this is. Frozen integers, read once from the environment, then an argument."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class World:
         if not (0 <= self.rank < self.size and 0 <= self.local_rank < self.local_size):
             raise ConfigError(
                 [
-                    f"rank {self.rank} of {self.size} (local {self.local_rank} of {self.local_size}) is not a position; "
+                    f"rank {self.rank} of {self.size} (local {self.local_rank} of {self.local_size}) is no position; "
                     f"check the variables that {self.launcher} sets: {', '.join(_LAUNCHERS.get(self.launcher, ()))}"
                 ]
             )

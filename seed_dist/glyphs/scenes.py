@@ -1,18 +1,18 @@
 """What a glyph scene is: sampled from a seed, drawn as 64x64 pixels, described by one caption, read back from it.
 
-A scene is one or two coloured glyphs of the DejaVu Sans font (the file that matplotlib ships) on one of four backgrounds:
-"a red star left of a blue moon on white". One (colour, glyph) pair of every glyph is held out: such pairs never occur in
-training data or in the training of the frozen backbones, so scenes made of them test composition.
+A scene is one or two coloured glyphs of the DejaVu Sans font (the file that matplotlib ships) on one of four
+backgrounds: "a red star left of a blue moon on white". One (colour, glyph) pair of every glyph is held out: such pairs
+never occur in training data or in the training of the frozen backbones, so scenes made of them test composition.
 
-Randomness uses `random.Random.random()` alone, whose sequence Python guarantees for a seed across versions and machines.
+Randomness uses `random.Random.random()` alone, whose sequence for a seed is the same on all versions and machines.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, replace
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -149,7 +149,7 @@ def _edited(rng: random.Random, scene: Scene) -> Scene:
         if edit == "colour"
         else Object(old.colour, _pick(rng, [g for g in GLYPHS if g != old.glyph]))
     )
-    return replace(scene, objects=scene.objects[:i] + (new,) + scene.objects[i + 1 :])
+    return replace(scene, objects=(*scene.objects[:i], new, *scene.objects[i + 1 :]))
 
 
 @lru_cache(maxsize=1)

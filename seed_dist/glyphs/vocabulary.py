@@ -1,6 +1,6 @@
 """The word-level tokenizer that all glyph models share, in the transformers format (tokenizer.json).
 
-`</s>` has the highest id because open_clip's default text pooling takes the position of the largest id as the end of text.
+`</s>` has the highest id because open_clip's default text pooling takes the place of the largest id as the end of text.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = ["<pad>", "<unk>", "<s>", *WORDS, "</s>"]
     ids = {word: i for i, word in enumerate(vocabulary)}
     core = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    core.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    core.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", ids["<s>"]), ("</s>", ids["</s>"])]
     )
     return PreTrainedTokenizerFast(

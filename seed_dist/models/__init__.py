@@ -1,4 +1,4 @@
-"""Models: plain modules of tensors in, tensors out. No process groups, no configuration loader, no files but weights."""
+"""Models: plain modules of tensors in, tensors out. No process group, no configuration loader, no files but weights."""
 
 from seed_dist.models import torchvision_guard
 

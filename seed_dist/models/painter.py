@@ -1,7 +1,8 @@
 """The small painter: a diffusers U-Net that paints 64x64 pictures from a CLIP image embedding, as unCLIP decoders do.
 
-Pixels are folded 4x4 into channels (48 x 16 x 16), the embedding enters through the U-Net's class projection, and sampling
-follows diffusers' flow-matching Euler scheduler with classifier-free guidance (the null condition is the zero vector).
+Pixels are folded 4x4 into channels (48 x 16 x 16), the embedding enters through the U-Net's class projection, and
+sampling follows diffusers' flow-matching Euler scheduler with classifier-free guidance (the null condition is the zero
+vector).
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class Painter:
             velocity = self._unet(torch.cat([x, x]), times, None, class_labels=both).sample
             given, null = velocity.chunk(2)
             x = scheduler.step(null + guidance * (given - null), time, x).prev_sample
-        return cast(Tensor, x)
+        return x
 
 
 def _noise(seed: int, index: int, channels: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The frozen CLIP: patch features for the Q-Former, image embeddings as generation target, text features and embeddings.
+"""The frozen CLIP: patch features for the Q-Former, image embeddings as generation target, text features, embeddings.
 
 Any open_clip folder (open_clip_config.json beside its safetensors) loads; nothing here is ever trained.
 """
@@ -23,8 +23,8 @@ _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling
 class FrozenClip:
     """An open_clip model in eval mode, without gradients.
 
-    The pre-processing is one function: squash to the model's square size, scale to 0..1, normalise with the model's mean
-    and standard deviation. Its settings stand in `details()` and so in every manifest.
+    The pre-processing is one function: squash to the model's square size, scale to 0..1, normalise with the model's
+    mean and standard deviation. Its settings stand in `details()` and so in every manifest.
     """
 
     def __init__(self, reference: str, device: str | torch.device = "cpu") -> None:
@@ -88,7 +88,7 @@ class FrozenClip:
     def _intermediate(self, images: Tensor) -> tuple[Tensor, Tensor]:
         tower = self._model.visual
         if isinstance(tower, ModifiedResNet):
-            # Stem and four stages: the last stage is left out here too. Asking for it makes open_clip run it for the embedding.
+            # Stem and four stages: the last stage is left out here too; asking for it makes open_clip run it.
             out = tower.forward_intermediates(images.to(self.device), indices=[3, 4], output_fmt="NCHW")
             grid = out["image_intermediates"][0]
             return _with_positions(grid.flatten(2).transpose(1, 2), grid.shape[-2:]), out["image_features"]
@@ -124,9 +124,9 @@ class FrozenClip:
 
 
 def _with_positions(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Append 16 sine-cosine channels of row and column: a ResNet's grid, unlike a ViT's tokens, does not carry its places.
+    """Append 16 sine-cosine channels of row and column: a ResNet's grid, unlike a ViT's tokens, carries no places.
 
-    tokens [B, H*W, C] -> [B, H*W, C + 16]; four wavelengths per axis from the whole grid down, scaled like the features.
+    tokens [B, H*W, C] -> [B, H*W, C + 16]; four wavelengths per axis from the whole grid down, scaled like them.
     """
     rows, columns = torch.meshgrid(*(torch.arange(n) / n for n in grid), indexing="ij")
     frequencies = 2.0 ** torch.arange(4) * torch.pi / 2
