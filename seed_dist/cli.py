@@ -1,4 +1,4 @@
-"""How a command ends: expected errors as a short message on standard error and an exit code, defects with a traceback."""
+"""How a command ends: expected errors as one short message and an exit code, defects with their traceback."""
 
 from __future__ import annotations
 

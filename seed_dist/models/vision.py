@@ -126,7 +126,7 @@ class FrozenClip:
 def _with_positions(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """Append 16 sine-cosine channels of row and column: a ResNet's grid, unlike a ViT's tokens, carries no places.
 
-    tokens [B, H*W, C] -> [B, H*W, C + 16]; four wavelengths per axis from the whole grid down, scaled like them.
+    tokens [B, H*W, C] -> [B, H*W, C + 16]; four wavelengths per axis from the whole grid down, at the tokens' scale.
     """
     rows, columns = torch.meshgrid(*(torch.arange(n) / n for n in grid), indexing="ij")
     frequencies = 2.0 ** torch.arange(4) * torch.pi / 2
