@@ -82,7 +82,7 @@ def help_of(target: str) -> str:
     """What `--help` of a module or script prints; every option of the command is in it."""
     command = [target] if target.endswith(".py") else ["-m", target]
     run = subprocess.run(
-        [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=150
     )
     return run.stdout
 

@@ -115,7 +115,7 @@ def test_help_comes_at_once(target: str) -> None:
         "    print('torch loaded' if 'torch' in sys.modules else 'torch not loaded', 'code', end.code or 0)\n"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code, target], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code, target], cwd=ROOT, capture_output=True, text=True, check=True, timeout=150
     )
     assert "usage:" in run.stdout
     assert run.stdout.splitlines()[-1] == "torch not loaded code 0"

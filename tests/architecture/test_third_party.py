@@ -44,9 +44,9 @@ DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "open_clip": "open-clip-torc
 
 LOADED = """
 import json, sys, time
-started = time.perf_counter()
+started = time.process_time()
 import {module}
-print(json.dumps([time.perf_counter() - started, sorted(name for name in sys.modules if "." not in name)]))
+print(json.dumps([time.process_time() - started, sorted(name for name in sys.modules if "." not in name)]))
 """
 
 
@@ -123,7 +123,7 @@ def test_the_environment_is_the_one_of_the_constraints() -> None:
     ],
 )
 def test_import_budget(module: str, limit_s: float, never: set[str]) -> None:
-    """Best of three for the small ones, so that a busy machine does not fail it."""
+    """Processor time, best of three for the small ones: a busy machine must not fail it."""
     runs = 3 if limit_s <= 1 else 1
     answers = [_loaded(module) for _ in range(runs)]
     assert never & set(answers[0][1]) == set()
@@ -131,7 +131,7 @@ def test_import_budget(module: str, limit_s: float, never: set[str]) -> None:
 
 
 def _loaded(module: str) -> tuple[float, list[str]]:
-    """Seconds and top-level modules that importing `module` costs in a new interpreter."""
+    """Seconds of processor time and top-level modules that importing `module` costs in a new interpreter."""
     command = [sys.executable, "-c", LOADED.format(module=module)]
     run = subprocess.run(command, cwd=Path(ROOT), capture_output=True, text=True, check=True, timeout=120)
     seconds, names = json.loads(run.stdout.splitlines()[-1])
