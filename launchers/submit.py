@@ -79,7 +79,9 @@ def submit(steps: Sequence[Step], shape: Shape, on: str, folder: Path) -> None:
 
 def main() -> None:
     args = _parse()
-    steps = Chain(args.recipe, args.work.resolve(), overrides=tuple(args.set)).steps(load_recipe(args.recipe, args.set))
+    data = args.data.resolve() if args.data else None
+    chain = Chain(args.recipe, args.work.resolve(), data, overrides=tuple(args.set))
+    steps = chain.steps(load_recipe(args.recipe, args.set))
     chosen = [step for step in steps if not args.steps or step.name in args.steps]
     unknown = set(args.steps) - {step.name for step in steps}
     if unknown:
@@ -106,6 +108,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True, help="recipe name or .yaml file")
     parser.add_argument("--work", type=Path, required=True, help="workspace folder, on a disk that all nodes see")
+    parser.add_argument("--data", type=Path, help="folder of images and captions; default: drawn scenes")
     parser.add_argument("--on", choices=("slurm", "local"), required=True, help="where to run")
     parser.add_argument("--steps", nargs="+", default=[], metavar="STEP", help="only these steps (default: all)")
     parser.add_argument("--nodes", type=int, help="nodes of a training (default: 8 on slurm, 1 here)")
