@@ -24,8 +24,8 @@ def main() -> None:
     recipe = load_recipe(args.recipe, args.set)
     if not args.work.is_dir():
         raise DataError(f"--work {args.work} is no folder. Give the workspace that the stages were trained in.")
+    log, started = get_logger(), time.monotonic()
     quieten_libraries()
-    started = time.monotonic()
 
     import torch
 
@@ -43,7 +43,7 @@ def main() -> None:
     for path in write_report(args.out or args.work, results):
         print(path)
     for gap in results.gaps:
-        get_logger().info("not measured: %s. %s%s", gap.part, gap.why, f" Run: {gap.command}" if gap.command else "")
+        log.info("not measured: %s. %s%s", gap.part, gap.why, f" Run: {gap.command}" if gap.command else "")
     if results.failures:
         listed = "\n".join(f"  - {failure.part}: {failure.why}" for failure in results.failures)
         raise DataError(f"the report was written, but {len(results.failures)} parts of it failed:\n{listed}")

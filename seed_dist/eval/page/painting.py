@@ -10,6 +10,10 @@ from seed_dist.eval.page.pictures import missing_picture, picture
 from seed_dist.eval.results import Example
 
 _SHOWN = 16
+_READING = (
+    "The frozen CLIP reads colours and glyphs off the result, choosing among all that exist. It errs too: its reading of the "
+    "original pictures is the ceiling in the table. A caption that became no complete image counts as wrong in everything."
+)
 
 
 def from_codes(numbers: dict[str, Any], examples: list[Example]) -> Html | None:
@@ -67,9 +71,8 @@ def from_captions(numbers: dict[str, Any], examples: list[Example], unseen: list
         tag("h2", "Pictures from captions"),
         tag(
             "p",
-            "The language model continues a caption with codes, unforced; the painter paints them. The frozen CLIP "
-            "reads colours and glyphs off the result, choosing among all that exist. It errs too: its reading of the "
-            "original pictures is the ceiling in the table.",
+            "The language model continues a caption with codes, unforced; the painter paints them. ",
+            None if scores.get("unscored") else _READING,
         ),
         _generation_table(numbers),
         tag("ul", [_imagined(e) for e in shown], class_="pictures"),
