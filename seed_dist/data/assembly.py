@@ -64,7 +64,8 @@ class Assembly:
     """The making of one set in `folder`. The caller holds the folder's lock."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
-        self.folder, self.plan = folder, plan
+        # Through JSON, because that is how an earlier run's plan comes back: tuples are lists there.
+        self.folder, self.plan = folder, Plan(**json.loads(json.dumps(asdict(plan))))
         self._progress = folder / _PROGRESS
 
     def begin(self) -> Manifest | None:
@@ -140,8 +141,7 @@ class Assembly:
         """MismatchError that names the first entry in which the folder differs from what is asked for."""
         details = {name: existing.details.get(name) for name in self.plan.details}
         found = _flat({"kind": existing.kind, "parents": existing.parents, "details": details})
-        # Through JSON, because that is how the other one came: tuples are lists there.
-        asked = _flat(json.loads(json.dumps(asdict(self.plan))))
+        asked = _flat(asdict(self.plan))
         for name in sorted(found.keys() | asked.keys()):
             if found.get(name) != asked.get(name):
                 raise MismatchError(

@@ -42,7 +42,7 @@ class Listing:
 
 
 def file_identity(path: Path) -> str:
-    """Size and CRC-32 of the first and last 64 KiB, or "missing": cheap for millions of files, and independent of
+    """Size and CRC-32 of the first and last 64 KiB, "missing" or "unreadable": cheap for millions of files, and independent of
     their dates.
 
     All of a small image and of a parquet file's footer is covered; an edit of the middle that keeps the size is not
@@ -57,6 +57,8 @@ def file_identity(path: Path) -> str:
             return f"{size}:{zlib.crc32(file.read(_EDGE_BYTES), checksum):08x}"
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return "missing"
+    except PermissionError:
+        return "unreadable"
 
 
 class Digest:

@@ -84,7 +84,7 @@ class FeatureShards(_ShardSet):
     def read(self, ids: Rows) -> npt.NDArray[Any]:
         """Samples `ids` [B] as [B, *shape] in the stored dtype, in the order asked for."""
         out = np.empty((len(ids), *self.shape), dtype=self.dtype)
-        flat = out.reshape(len(ids), -1).view(np.uint8)
+        flat = out.view(np.uint8).reshape(len(ids), self._value_bytes)
         header = bytearray(self._header_bytes)
         for i in by_place(ids):
             self._files.read_into(int(ids[i]), [header, flat[i]])

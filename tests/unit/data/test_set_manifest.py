@@ -1,0 +1,120 @@
+"""Manifest and index: what is written comes back, and nothing damaged does."""
+
+import json
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from seed_dist.data.index import DIGESTS, Index, IndexRow, column_digest, write_index
+from seed_dist.data.manifest import Manifest, ShardEntry, load_manifest, write_manifest
+from seed_dist.errors import DataError
+
+ROWS = [IndexRow(f"{i:09d}", 512 + 1024 * i, 100 + i, 2**32 - 1 - i, f"caption é {i}", "png") for i in range(5)]
+
+
+def write_set(folder):
+    folder.mkdir(exist_ok=True)
+    digests = write_index(folder, [("shard-000000.tar", ROWS[:3]), ("shard-000001.tar", ROWS[3:])])
+    entries = (ShardEntry("shard-000000.tar", 3, 10240, "0" * 64), ShardEntry("shard-000001.tar", 2, 10240, "1" * 64))
+    manifest = Manifest("images", 5, entries, {"source": "abc"}, {"shard_samples": 3, DIGESTS: digests})
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def test_what_is_written_comes_back(tmp_path):
+    manifest = write_set(tmp_path)
+    loaded = load_manifest(tmp_path)
+    assert loaded == manifest
+    assert loaded.fingerprint == manifest.fingerprint
+    index = Index(tmp_path, loaded)
+    assert index.keys == [row.key for row in ROWS]
+    assert index.captions == [row.caption for row in ROWS]
+    assert index.shard.tolist() == [0, 0, 0, 1, 1]
+    assert index.checksum.tolist() == [row.checksum for row in ROWS]
+    assert pq.read_table(tmp_path / "index.parquet").column_names == [
+        "key", "shard", "offset", "size", "checksum", "caption", "ext"
+    ]  # fmt: skip
+
+
+def test_the_fingerprint_sees_every_field(tmp_path):
+    manifest = write_set(tmp_path)
+    entry = replace(manifest.shards[1], sha256="2" * 64)
+    others = [
+        replace(manifest, kind="features"),
+        replace(manifest, parents={"source": "abd"}),
+        replace(manifest, details={**manifest.details, "shard_samples": 4}),
+        replace(manifest, shards=(manifest.shards[0], entry)),
+    ]
+    assert len({m.fingerprint for m in [manifest, *others]}) == 5
+
+
+@pytest.mark.parametrize("damage", ["cut", "edited", "empty", "other"])
+def test_a_damaged_manifest_is_refused(tmp_path, damage):
+    write_set(tmp_path)
+    path = tmp_path / "manifest.json"
+    text = path.read_text()
+    path.write_text({"cut": text[:-20], "edited": text.replace("abc", "abd"), "empty": "", "other": "[]"}[damage])
+    with pytest.raises(DataError, match=r"manifest.json is damaged: .*delete .* and make it again"):
+        load_manifest(tmp_path)
+
+
+def test_another_format_is_refused(tmp_path):
+    write_set(tmp_path)
+    values = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**values, "format": 2}))
+    with pytest.raises(DataError, match="has format 2, and this version reads format 1"):
+        load_manifest(tmp_path)
+
+
+def test_an_unfinished_folder_says_what_to_run(tmp_path):
+    with pytest.raises(DataError, match=r"exists but is not finished.*data_prep/shard.py"):
+        load_manifest(tmp_path)
+    with pytest.raises(DataError, match="does not exist"):
+        load_manifest(tmp_path / "none")
+
+
+def test_an_index_of_another_set_is_refused(tmp_path):
+    manifest = write_set(tmp_path)
+    write_index(tmp_path, [("shard-000000.tar", ROWS[:3]), ("shard-000001.tar", [ROWS[3], replace(ROWS[4], size=7)])])
+    with pytest.raises(DataError, match=r"column 'size' has digest .*the manifest says"):
+        Index(tmp_path, manifest)
+
+
+def test_captions_of_another_set_are_refused_when_they_are_used(tmp_path):
+    manifest = write_set(tmp_path)
+    rows = [replace(row, caption=row.caption.upper()) for row in ROWS]
+    write_index(tmp_path, [("shard-000000.tar", rows[:3]), ("shard-000001.tar", rows[3:])])
+    index = Index(tmp_path, manifest)
+    assert len(index.keys) == 5
+    with pytest.raises(DataError, match="column 'caption'"):
+        _ = index.captions
+
+
+def test_flipped_bits_in_the_index_never_pass(tmp_path):
+    manifest = write_set(tmp_path)
+    path = tmp_path / "index.parquet"
+    intact = path.read_bytes()
+    expected = Index(tmp_path, manifest)
+    refused = 0
+    for position in range(0, len(intact), 7):
+        data = bytearray(intact)
+        data[position] ^= 0x10
+        path.write_bytes(data)
+        try:
+            index = Index(tmp_path, manifest)
+            assert (index.keys, index.captions) == (expected.keys, expected.captions)
+            assert index.offset.tolist() == expected.offset.tolist()
+        except DataError:
+            refused += 1
+    assert refused > 50  # the others hit bytes without meaning here, such as statistics
+
+
+def test_a_digest_does_not_depend_on_chunks():
+    values = [f"k{i}" for i in range(10)]
+    whole = pa.chunked_array([pa.array(values, pa.large_string())])
+    parts = pa.chunked_array([pa.array(values[:3], pa.large_string()), pa.array(values, pa.large_string()).slice(3)])
+    moved = pa.chunked_array([pa.array(["k", "0k1", *values[2:]], pa.large_string())])
+    assert column_digest(whole) == column_digest(parts)
+    assert column_digest(whole) != column_digest(moved)

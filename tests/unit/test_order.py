@@ -1,0 +1,112 @@
+"""The order of the data: every sample once per epoch, the same batches whoever asks, and nothing but arithmetic."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from seed_dist.errors import ConfigError
+from seed_dist.order import batch_ids, permute, rank_slice
+
+AWKWARD_SIZES = (1, 2, 3, 4, 5, 7, 16, 17, 63, 64, 65, 255, 1000, 4097)
+
+
+def run(samples, seed, steps, global_batch):
+    return np.concatenate([batch_ids(samples, seed, step, global_batch) for step in range(steps)])
+
+
+@pytest.mark.parametrize("samples", AWKWARD_SIZES)
+def test_each_epoch_is_a_permutation(samples):
+    epochs = [permute(np.arange(samples), samples, 7, epoch) for epoch in range(5)]
+    for ids in epochs:
+        assert sorted(ids) == list(range(samples))
+    if samples > 50:
+        assert len({tuple(ids) for ids in epochs}) == 5
+        assert not any((ids == np.arange(samples)).all() for ids in epochs)
+
+
+@pytest.mark.parametrize(
+    ("samples", "global_batch"), [(1, 1), (2, 3), (7, 3), (10, 10), (7, 20), (1000, 64), (130, 128)]
+)
+def test_every_sample_comes_once_per_epoch_although_batches_straddle(samples, global_batch):
+    epochs = 3
+    ids = run(samples, 1, -(-epochs * samples // global_batch), global_batch)
+    for epoch in range(epochs):
+        assert sorted(ids[epoch * samples : (epoch + 1) * samples]) == list(range(samples))
+
+
+def test_a_straddling_batch_is_the_end_of_one_epoch_and_the_start_of_the_next():
+    samples, global_batch = 10, 4
+    batch = batch_ids(samples, 3, 2, global_batch)
+    first, second = (permute(np.arange(samples), samples, 3, epoch) for epoch in (0, 1))
+    assert list(batch) == [*first[8:], *second[:2]]
+
+
+def test_a_batch_depends_on_its_step_alone():
+    straight = [batch_ids(1000, 5, step, 96) for step in range(40)]
+    backwards = [batch_ids(1000, 5, step, 96) for step in reversed(range(40))][::-1]
+    assert all((a == b).all() for a, b in zip(straight, backwards, strict=True))
+    assert batch_ids(1000, 5, 39, 96).dtype == np.int64
+
+
+def test_the_global_batch_is_the_same_for_every_number_of_ranks():
+    global_batch = 960
+    whole = batch_ids(5000, 2, 11, global_batch)
+    divided = 0
+    for size in range(1, 65):
+        if global_batch % size:
+            with pytest.raises(ConfigError, match=rf"{global_batch} cannot be divided among {size}"):
+                rank_slice(whole, 0, size)
+            continue
+        parts = [rank_slice(batch_ids(5000, 2, 11, global_batch), rank, size) for rank in range(size)]
+        assert (np.concatenate(parts) == whole).all()
+        assert {len(part) for part in parts} == {global_batch // size}
+        divided += 1
+    assert divided == 19  # the divisors of 960 up to 64
+
+
+def test_seeds_and_epochs_give_unlike_orders():
+    orders = [permute(np.arange(20_000), 20_000, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    for i, a in enumerate(orders):
+        assert abs(np.corrcoef(np.arange(20_000), a)[0, 1]) < 0.03
+        for b in orders[i + 1 :]:
+            assert abs(np.corrcoef(a, b)[0, 1]) < 0.03
+
+
+def test_small_permutations_are_all_equally_likely():
+    seen = np.zeros(6, dtype=int)
+    names = {(0, 1, 2): 0, (0, 2, 1): 1, (1, 0, 2): 2, (1, 2, 0): 3, (2, 0, 1): 4, (2, 1, 0): 5}
+    for seed in range(3000):
+        seen[names[tuple(int(i) for i in permute(np.arange(3), 3, seed, 0))]] += 1
+    assert seen.sum() == 3000
+    assert ((seen > 400) & (seen < 600)).all()  # 500 expected; five standard deviations
+
+
+def test_large_sets_need_no_table():
+    ids = batch_ids(5_000_000_000, 0, 123_456_789, 4096)
+    assert len(set(ids.tolist())) == 4096
+    assert ids.min() >= 0
+    assert ids.max() < 5_000_000_000
+
+
+def test_the_order_never_changes():
+    """A run that was begun with an older version goes on with the same samples."""
+    assert batch_ids(1000, 0, 0, 8).tolist() == EXPECTED_FIRST
+    assert batch_ids(1000, 0, 124, 16).tolist() == EXPECTED_STRADDLING
+
+
+EXPECTED_FIRST = [355, 478, 294, 648, 550, 186, 183, 341]
+EXPECTED_STRADDLING = [282, 308, 58, 291, 480, 721, 84, 596, 770, 157, 218, 125, 522, 604, 498, 651]
+
+
+def test_another_process_gives_the_same_order():
+    code = "from seed_dist.order import batch_ids; print(batch_ids(777, 9, 20, 50).tolist())"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.strip() == str(batch_ids(777, 9, 20, 50).tolist())
+
+
+@pytest.mark.parametrize(("samples", "global_batch"), [(0, 4), (4, 0)])
+def test_nothing_to_batch_is_an_error(samples, global_batch):
+    with pytest.raises(ConfigError, match="at least 1 of each"):
+        batch_ids(samples, 0, 0, global_batch)
