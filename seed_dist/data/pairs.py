@@ -42,11 +42,10 @@ class Listing:
 
 
 def file_identity(path: Path) -> str:
-    """Size and CRC-32 of the first and last 64 KiB, "missing" or "unreadable": cheap for millions of files, and independent of
-    their dates.
+    """Size and CRC-32 of the first and last 64 KiB: cheap for millions of files, and independent of their dates.
 
     All of a small image and of a parquet file's footer is covered; an edit of the middle that keeps the size is not
-    seen.
+    seen. A file that cannot be read has "missing" or "unreadable" instead, and the pair is rejected when it is read.
     """
     try:
         with path.open("rb") as file:
