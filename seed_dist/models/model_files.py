@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from seed_dist.errors import DataError, MismatchError
-from seed_dist.fsio import write_json
+from seed_dist.fsio import atomic_file, fingerprint, write_json
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -25,17 +26,24 @@ Section = TypeVar("Section")
 
 def save_model(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
     """Write `config` and the weights, each file atomically, weights first. Training statistics stay out."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in exported_state(model).items()}
-    partial = folder / f"{WEIGHTS_NAME}.partial"
-    save_file(weights, partial, metadata={"format": "pt"})
-    partial.replace(folder / WEIGHTS_NAME)
+    with atomic_file(folder / WEIGHTS_NAME) as file:
+        file.write(save(weights, metadata={"format": "pt"}))
     write_json(folder / CONFIG_NAME, {"format": FORMAT, **config})
 
 
 def exported_state(model: nn.Module) -> dict[str, Tensor]:
     """The module's state without usage statistics."""
     return {name: tensor for name, tensor in model.state_dict().items() if _STATISTICS not in f".{name}"}
+
+
+def module_fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
+    """16 hex digits of a module's weights (training statistics left out) and sizes, wherever the file came from."""
+    digests = {
+        name: hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        for name, tensor in exported_state(module).items()
+    }
+    return fingerprint({"config": dict(config), "weights": digests})
 
 
 def read_config(folder: Path, model_type: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 from PIL import Image
@@ -39,6 +38,8 @@ CODEBOOK = CodebookConfig(size=50, width=6, decoder_layers=1, decoder_heads=2, h
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory) -> Path:
     """A random CLIP of three small blocks, in open_clip's folder layout, with its tokenizer."""
+    import open_clip  # after seed_dist.models, whose torchvision guard it needs
+
     folder = tmp_path_factory.mktemp("clip")
     vision = {"image_size": 32, "patch_size": 8, "layers": 3, "width": 24, "head_width": 12}
     text = {"context_length": 16, "vocab_size": len(build_tokenizer()), "width": 16, "heads": 2, "layers": 1}
