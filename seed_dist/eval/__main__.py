@@ -31,6 +31,7 @@ def main() -> None:
 
     from seed_dist.eval import provenance
     from seed_dist.eval.report import write_report
+    from seed_dist.eval.results import by_cause
     from seed_dist.eval.suite import evaluate
     from seed_dist.eval.workspace import Invocation, Workspace
 
@@ -42,8 +43,8 @@ def main() -> None:
     results.numbers["seconds"] = {**provenance.seconds(args.work), "eval": round(time.monotonic() - started, 1)}
     for path in write_report(args.out or args.work, results):
         print(path)
-    for gap in results.gaps:
-        log.info("not measured: %s. %s%s", gap.part, gap.why, f" Run: {gap.command}" if gap.command else "")
+    for gap, names in by_cause(results.gaps):
+        log.info("not measured: %s. %s%s", ", ".join(names), gap.why, f" Run: {gap.command}" if gap.command else "")
     if results.failures:
         listed = "\n".join(f"  - {failure.part}: {failure.why}" for failure in results.failures)
         raise DataError(f"the report was written, but {len(results.failures)} parts of it failed:\n{listed}")

@@ -20,6 +20,14 @@ class Gap:
     command: str = ""
 
 
+def by_cause(gaps: list[Gap]) -> list[tuple[Gap, list[str]]]:
+    """One gap per cause, with the names of all parts that it keeps from being measured."""
+    causes: dict[tuple[str, str], list[Gap]] = {}
+    for gap in gaps:
+        causes.setdefault((gap.why, gap.command), []).append(gap)
+    return [(same[0], [gap.part for gap in same]) for same in causes.values()]
+
+
 @dataclass
 class Example:
     """One image of the split through every direction, as far as the stages exist."""

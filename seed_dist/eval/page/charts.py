@@ -10,6 +10,7 @@ from seed_dist.eval.page.markup import Html, percent, tag
 
 _WIDTH, _HEIGHT = 420, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 12, 38
+_DOTTED = 12  # lines of so few points get a dot at each
 _POINTS = 240  # points drawn per line; longer series are averaged in bins
 
 
@@ -68,10 +69,7 @@ def lines(series: Sequence[Series], title: str, x_label: str, y_label: str) -> H
     if not drawn:
         return tag("p", f"{title}: nothing was recorded.", class_="note")
     frame, x_ticks, y_ticks = _frame([x for one in drawn for x in one.xs], [y for one in drawn for y in one.ys])
-    paths = [
-        tag("path", d=_path(frame, one), class_=f"line line{index % 4}", vector_effect="non-scaling-stroke")
-        for index, one in enumerate(drawn)
-    ]
+    paths = [part for index, one in enumerate(drawn) for part in _strokes(frame, one, index)]
     legend = [tag("li", _swatch(index), one.label) for index, one in enumerate(drawn)] if len(drawn) > 1 else []
     ends = "; ".join(f"{one.label}: from {one.ys[0]:.3g} to {one.ys[-1]:.3g}" for one in drawn)
     return _figure(title, f"{title}. {ends}.", [*_axes(frame, x_ticks, y_ticks, x_label, y_label), *paths], legend)
@@ -119,8 +117,12 @@ def _frame(xs: Sequence[float], ys: Sequence[float]) -> tuple[_Frame, list[float
     return frame, [x for x in x_ticks if frame.x_low <= x <= frame.x_high], y_ticks
 
 
-def _path(frame: _Frame, one: Series) -> str:
-    return "M" + "L".join(f"{frame.x(x)},{frame.y(y)}" for x, y in zip(one.xs, one.ys, strict=True))
+def _strokes(frame: _Frame, one: Series, index: int) -> list[Html]:
+    """The line, and dots where there are so few points that each one counts."""
+    places = [(frame.x(x), frame.y(y)) for x, y in zip(one.xs, one.ys, strict=True)]
+    outline = "M" + "L".join(f"{x},{y}" for x, y in places)
+    dots = [tag("circle", cx=x, cy=y, r=3, class_=f"dot dot{index % 4}") for x, y in places]
+    return [tag("path", d=outline, class_=f"line line{index % 4}"), *(dots if len(dots) <= _DOTTED else [])]
 
 
 def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_label: str) -> list[Html]:

@@ -9,7 +9,7 @@ from seed_dist.eval.page.captions import badge, marked
 from seed_dist.eval.page.charts import meter
 from seed_dist.eval.page.markup import Child, Html, decimal, percent, tag
 from seed_dist.eval.page.pictures import missing_picture, picture
-from seed_dist.eval.results import Example, Gap, Results
+from seed_dist.eval.results import Example, Gap, Results, by_cause
 from seed_dist.eval.targets import TARGETS, Target, lookup
 
 _ABOUT = (
@@ -39,23 +39,23 @@ def story(examples: list[Example]) -> Html | None:
     one = next((e for e in examples if e.codes and e.repainted and e.written), None) or next(iter(examples), None)
     if one is None:
         return None
-    steps: list[tuple[str, Child]] = [("1. A picture it never saw", picture(one.original, one.caption))]
+    steps: list[tuple[str, Child]] = [("A picture it never saw", picture(one.original, one.caption))]
     if one.codes:
-        steps.append((f"2. becomes {len(one.codes)} codes", code_chips(one.codes)))
+        steps.append((f"becomes {len(one.codes)} codes", code_chips(one.codes)))
     if one.repainted:
-        steps.append(("3. painted from the codes", picture(one.repainted, f"painted from the codes of: {one.caption}")))
+        steps.append(("painted from the codes", picture(one.repainted, f"painted from the codes of: {one.caption}")))
     if one.written is not None:
-        steps.append(
-            ("4. described from the codes", [marked(one.written, one.caption), badge(one.written, one.caption)])
-        )
+        steps.append(("described from the codes", [marked(one.written, one.caption), badge(one.written, one.caption)]))
     if one.imagined_codes is not None or one.imagined is not None:
         drawn = (
             picture(one.imagined, f"painted from the caption: {one.caption}")
             if one.imagined
             else missing_picture("none")
         )
-        steps.append(("5. painted from the caption alone", [drawn, tag("small", one.caption)]))
-    items = [tag("li", tag("h3", title), body) for title, body in steps]
+        steps.append(("painted from the caption alone", [drawn, tag("small", one.caption)]))
+    if len(steps) < 2:
+        return None
+    items = [tag("li", tag("h3", f"{i}. {title}"), body) for i, (title, body) in enumerate(steps, start=1)]
     return tag("ol", items, class_="story", aria_label="One picture through the whole system")
 
 
@@ -139,7 +139,8 @@ def gaps(results: Results) -> Html | None:
     """What could not be measured, and what to do about it; nothing when all is there."""
     if not results.gaps and not results.failures:
         return None
-    items = [_gap(gap, "Not made yet") for gap in results.gaps] + [_gap(gap, "Failed") for gap in results.failures]
+    items = [_gap(gap, names, "Not made yet") for gap, names in by_cause(results.gaps)]
+    items += [_gap(gap, names, "Failed") for gap, names in by_cause(results.failures)]
     return tag(
         "section",
         tag("h2", "What is missing from this report"),
@@ -149,9 +150,6 @@ def gaps(results: Results) -> Html | None:
     )
 
 
-def _gap(gap: Gap, state: str) -> Html:
-    return tag(
-        "div",
-        tag("p", tag("strong", f"{state}: {gap.part}. "), gap.why),
-        tag("pre", gap.command) if gap.command else None,
-    )
+def _gap(gap: Gap, names: list[str], state: str) -> Html:
+    said = tag("p", tag("strong", f"{state}: {', '.join(names)}. "), gap.why)
+    return tag("div", said, tag("pre", gap.command, tabindex=0) if gap.command else None)

@@ -11,8 +11,8 @@ from seed_dist.eval.results import Example
 
 _SHOWN = 16
 _READING = (
-    "The frozen CLIP reads colours and glyphs off the result, choosing among all that exist. It errs too: its reading of the "
-    "original pictures is the ceiling in the table. A caption that became no complete image counts as wrong in everything."
+    "The frozen CLIP reads colours and glyphs off the result, choosing among all that exist. It errs too: its reading "
+    "of the original pictures is the ceiling in the table. A caption that became no complete image counts as all wrong."
 )
 
 

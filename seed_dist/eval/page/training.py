@@ -34,10 +34,14 @@ def _charts(stage: str, records: Sequence[dict[str, Any]]) -> list[Html]:
     shown = [replace(one, label="training") for one in training] + [
         replace(one, label=f"validation, {_words(one.label)}") for one in losses
     ]
-    charts = [lines(shown, f"{_NAMES.get(stage, stage)}", "step", "loss")]
+    charts = [lines(shown, _NAMES.get(stage, stage), "step", "loss")]
     if shares:
         named = [replace(one, label=_words(one.label)) for one in shares]
-        charts.append(lines(named, "On validation images", "step", "share or cosine"))
+        charts.append(
+            lines(
+                named, f"{_NAMES.get(stage, stage).partition(':')[0]}: on validation images", "step", "share or cosine"
+            )
+        )
     return charts
 
 
@@ -56,39 +60,32 @@ def _words(name: str) -> str:
 
 
 def codebook(numbers: dict[str, Any]) -> Html | None:
-    """Usage of the codes, sorted, and per position."""
-    scores = numbers.get("codebook")
-    if not scores:
+    """Usage of the codes, sorted and per position, and the check of their order."""
+    scores, order = numbers.get("codebook"), _causality(numbers)
+    if not scores and not order:
         return None
+    return tag(
+        "section", tag("h2", "The vocabulary of codes"), _usage(scores) if scores else None, order, id="codebook"
+    )
+
+
+def _usage(scores: dict[str, Any]) -> list[Html]:
     counts = sorted(scores["counts"], reverse=True)
     used = sum(count > 0 for count in counts)
     described = f"{used} of {len(counts)} codes occur; the most frequent {counts[0]} times."
-    per_position = scores["position_perplexity"]
-    spread = f"Between {min(per_position):.1f} and {max(per_position):.1f} codes in effective use at a position."
-    return tag(
-        "section",
-        tag("h2", "The vocabulary of codes"),
-        tag(
-            "p",
-            f"{percent(scores['used_fraction'])} of {scores['size']} codes occur in this split. Perplexity "
-            f"{scores['perplexity']:.0f}: as varied as that many codes used equally often. A tokenizer that collapsed "
-            "would use a few codes for everything.",
-        ),
-        tag(
-            "div",
-            area(counts, "How often each code occurs", "codes, most frequent first", "times", described),
-            area(
-                per_position,
-                "Effective number of codes at each position",
-                "position, left to right",
-                "perplexity",
-                spread,
-            ),
-            class_="charts",
-        ),
-        _causality(numbers),
-        id="codebook",
+    places = scores["position_perplexity"]
+    spread = f"Between {min(places):.1f} and {max(places):.1f} codes in effective use at a position."
+    explained = tag(
+        "p",
+        f"{percent(scores['used_fraction'])} of {scores['size']} codes occur in this split. Perplexity "
+        f"{scores['perplexity']:.0f}: as varied as that many codes used equally often. A tokenizer that collapsed "
+        "would use a few codes for everything.",
     )
+    charts = [
+        area(counts, "How often each code occurs", "codes, most frequent first", "times", described),
+        area(places, "Effective number of codes at each position", "position, left to right", "perplexity", spread),
+    ]
+    return [explained, tag("div", charts, class_="charts")]
 
 
 def _causality(numbers: dict[str, Any]) -> Html | None:

@@ -12,7 +12,7 @@ from seed_dist.eval.page import captions, charts, markup, pictures
 from seed_dist.eval.page.document import render
 from seed_dist.eval.results import Gap, Results
 
-VOID = {"img", "meta", "br", "path", "line", "rect"}
+VOID = {"img", "meta", "br", "path", "line", "rect", "circle"}
 
 
 class Outline(HTMLParser):
