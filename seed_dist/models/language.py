@@ -1,8 +1,8 @@
 """An off-the-shelf language model that reads and writes image codes: frozen base, LoRA, and a table of new token rows.
 
-Ids below the base vocabulary are words. Id `first_code + k` is image code k; the last two are the begin- and end-of-image
-marks. Only the new rows and the adapters are trained, so the base embeddings stay what they were (users.md, pain 24).
-The new rows serve input and output where the base ties its embeddings (OPT); otherwise (LLaMA) there is one table for each.
+Ids below the base vocabulary are words. Id `first_code + k` is image code k; the last two are the begin- and
+end-of-image marks. Only the new rows and the adapters are trained, so the base embeddings stay what they were. The new
+rows serve input and output where the base ties its embeddings (OPT); otherwise (LLaMA) there is one table for each.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class SeedLanguageModel(nn.Module):
         return F.cross_entropy(self.logits(hidden[:, :-1][scored]), labels[:, 1:][scored])
 
     def sequences(self, captions: Sequence[str], codes: Tensor, caption_first: Tensor) -> dict[str, Tensor]:
-        """Training rows: `<s> image caption </s>` scored on the caption, or `<s> caption image </s>` scored on the image.
+        """Training rows: `<s> image caption </s>` scored on the caption, `<s> caption image </s>` scored on the image.
 
         `codes` int [B, Q]; `caption_first` bool [B]. Returns ids, attention_mask and labels, right-padded int64 [B, T].
         Raises DataError when a row is longer than `lora.max_tokens`: an image is never cut.
