@@ -40,7 +40,7 @@ def retrieval_embedding(bench: Bench, numbers: dict[str, Any]) -> RetrievalExamp
 
 
 def retrieval_codes(bench: Bench, numbers: dict[str, Any]) -> RetrievalExamples:
-    """The last embedding rebuilt from codes, through the same heads (seed.md 4.1)."""
+    """The last embedding rebuilt from codes, through the same heads."""
     image = bench.image_feature(bench.rebuilt)
     scores = numbers["retrieval"]
     scores["codes"] = retrieval.score(image, bench.text_features, bench.captions)

@@ -56,7 +56,7 @@ def _both_directions(image: Tensor, text: Tensor, image_group: Tensor, text_grou
 
 
 def _table(i2t: Ranks, t2i: Ranks) -> dict[str, Any]:
-    """Recall@1/5/10 per direction and `r_mean`, the mean of the six (seed.md 4.1)."""
+    """Recall@1/5/10 per direction and `r_mean`, the mean of the six."""
     table = {name: {f"r{k}": ranks.recall(k) for k in KS} for name, ranks in (("i2t", i2t), ("t2i", t2i))}
     values = [value for row in table.values() for value in row.values()]
     return {**table, "r_mean": sum(values) / len(values)}

@@ -70,8 +70,8 @@ class FrozenClip:
     def patch_features(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, P, V]: class token and patches after the last but one block, before any final norm.
 
-        BLIP-2 takes the penultimate layer and normalises it by the `ln_vision` that is trained with the Q-Former
-        (seed.md 1.2), so the stored features come before that norm.
+        BLIP-2 takes the penultimate layer and normalises it by the `ln_vision` that is trained with the Q-Former,
+        so the stored features come before that norm.
         """
         return self._intermediate(images)[0]
 

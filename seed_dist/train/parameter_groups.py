@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-# The published optimizer leaves out tensors with fewer than two dimensions and these names (seed.md 2.3).
+# The published optimizer leaves out tensors with fewer than two dimensions and these names.
 _NAMES_WITHOUT_DECAY = ("bias", "norm", "ln", "bn")
 
 

@@ -133,6 +133,19 @@ def test_the_file_map_matches_the_tree() -> None:
     assert folders - set(paths) == set()
 
 
+def test_comments_name_documents_that_exist() -> None:
+    """A source that refers the reader to a text must not refer to one that only its author has."""
+    existing = {path.name for path in DOCUMENTS}
+    named = {
+        (path.name, name)
+        for path in project_files()
+        if path.suffix in (".py", ".sh", ".sbatch", ".yaml", ".toml") and ROOT / "tests" not in path.parents
+        for name in re.findall(r"\b[\w-]+\.md\b", path.read_text())
+    }
+    assert named
+    assert sorted((source, name) for source, name in named if name not in existing) == []
+
+
 def test_the_rules_see() -> None:
     assert links('[a](b.md#c) ![d](e.png) [f](https://g) [h](#i) <img src="j.png">') == ["b.md", "e.png", "j.png"]
     assert commands("```bash\nA=1 make test  # why\npython -m a \\\n  --b\n```\n```\nno\n```") == [
