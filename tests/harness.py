@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -21,9 +22,13 @@ from typing import Any
 from seed_dist.topology import World
 
 ROOT = Path(__file__).resolve().parent.parent
+# Below pytest's own limit, so that a rank that hangs is named. A machine that is busy otherwise may need more of both.
+TIMEOUT_S = float(os.environ.get("SEED_DIST_TEST_TIMEOUT_S", "160"))
 
 
-def run_ranks(fn: Callable[..., Any], size: int, tmp_path: Path, *arguments: Any, timeout_s: float = 90.0) -> list[Any]:
+def run_ranks(
+    fn: Callable[..., Any], size: int, tmp_path: Path, *arguments: Any, timeout_s: float = TIMEOUT_S
+) -> list[Any]:
     """What `fn(comm, *arguments)` returned on each rank, in rank order. AssertionError with the first traceback that
     came.
     """
@@ -58,7 +63,7 @@ def _collect(readers: Sequence[Connection], timeout_s: float) -> list[Any]:
             assert isinstance(reader, Connection)
             rank = pending.pop(reader)
             try:
-                problem, value = reader.recv()
+                problem, value = pickle.loads(reader.recv_bytes())
             except EOFError:
                 raise AssertionError(f"rank {rank} died without a word") from None
             assert problem is None, f"rank {rank} failed:\n{problem}"
@@ -77,7 +82,9 @@ def _rank_main(
             answer = None, fn(comm, *arguments)
     except BaseException:  # noqa: BLE001 - the traceback is what the test shows
         answer = traceback.format_exc(), None
-    writer.send(answer)
+    writer.send_bytes(
+        pickle.dumps(answer)
+    )  # by value: torch's own pickler would send handles that die with this process
     writer.close()
 
 
@@ -109,7 +116,7 @@ def start_module_ranks(
     return processes
 
 
-def finish(processes: Sequence[subprocess.Popen[str]], timeout_s: float = 90.0) -> list[tuple[int, str]]:
+def finish(processes: Sequence[subprocess.Popen[str]], timeout_s: float = TIMEOUT_S) -> list[tuple[int, str]]:
     """Exit code and output of each process; those still alive after `timeout_s` are killed, which shows as code -9."""
     deadline = time.monotonic() + timeout_s
     results = []

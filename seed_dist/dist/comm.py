@@ -110,7 +110,7 @@ class ProcessGroupComm:
     def gather(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach().contiguous()
         gathered = tensor.new_empty((self.size * tensor.shape[0], *tensor.shape[1:]))
-        dist.all_gather_into_tensor(gathered, tensor)
+        dist.all_gather(list(gathered.chunk(self.size)), tensor)
         return gathered
 
     def gather_with_gradient(self, tensor: Tensor) -> Tensor:

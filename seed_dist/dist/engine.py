@@ -11,10 +11,11 @@ import importlib.util
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -73,6 +74,8 @@ class Engine:
         loss can have finite gradients.
         """
         self._engine.backward(loss * (1 + 0 * loss.detach()))
+        if not self._engine.is_gradient_accumulation_boundary():
+            self._engine.step()  # between micro-batches this only counts them
 
     def step(self, lr: float) -> StepResult:
         """Average gradients over ranks, clip, update. On all ranks nothing changes when any gradient was not finite:
@@ -225,7 +228,24 @@ def _load_fused_adam() -> None:
     assert spec.loader is not None, path
     library = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(library)
-    OpBuilder._loaded_ops[OP_NAME] = library
+    OpBuilder._loaded_ops[OP_NAME] = SimpleNamespace(multi_tensor_adam=_without_memory(library.multi_tensor_adam))
+
+
+def _without_memory(update: Callable[..., None]) -> Callable[..., None]:
+    """The CPU kernel made a function of its arguments, which exact resume needs.
+
+    It keeps beta^step between calls: consecutive steps multiply it on, anything else computes the power anew, and the
+    two differ in the last digit. So a resumed run, whose first step follows none, would part from the undisturbed one.
+    An update of a throw-away number under the next step's count makes it compute the power every time.
+    """
+    scrap = [[torch.zeros(1)] for _ in range(4)]  # gradient, parameter and both moments of one number
+
+    def from_arguments(chunk: int, flag: Tensor, tensors: list[list[Tensor]], *numbers: Any) -> None:
+        lr, beta1, beta2, eps, step, *rest = numbers
+        update(chunk, flag, scrap, lr, beta1, beta2, eps, step + 1, *rest)
+        update(chunk, flag, tensors, *numbers)
+
+    return from_arguments
 
 
 def _import_deepspeed() -> Any:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from seed_dist.data.manifest import Manifest
 from seed_dist.encode.batches import Batch
 from seed_dist.encode.encoder import as_array
 from seed_dist.errors import MismatchError
-from seed_dist.fsio import fingerprint
 from seed_dist.models.assets import resolve, weights_sha256
+from seed_dist.models.model_files import module_fingerprint
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
 
@@ -84,16 +82,6 @@ class CodeEncoder:
 def qformer_fingerprint(qformer: CausalQFormer) -> str:
     """The same for a Q-Former exported alone and inside a tokenizer."""
     return module_fingerprint(qformer, dataclasses.asdict(qformer.config))
-
-
-def module_fingerprint(module: nn.Module, config: dict[str, Any]) -> str:
-    """16 hex digits of a module's weights (training statistics left out) and sizes, wherever the file came from."""
-    digests = {
-        name: hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
-        for name, tensor in module.state_dict().items()
-        if "usage_statistics" not in name
-    }
-    return fingerprint({"config": config, "weights": digests})
 
 
 def _require(what: str, found: object, expected: object) -> None:

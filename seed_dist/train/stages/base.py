@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
@@ -14,6 +15,10 @@ from torch import Tensor, nn
 from seed_dist.config import Recipe
 from seed_dist.dist.comm import Comm
 from seed_dist.dist.engine import Engine
+from seed_dist.errors import MismatchError
+from seed_dist.models.model_files import module_fingerprint
+from seed_dist.models.qformer import CausalQFormer
+from seed_dist.models.tokenizer import SeedQuantizer
 from seed_dist.train.data import StageData
 
 Ids = npt.NDArray[np.int64]
@@ -69,3 +74,18 @@ class Stage(nn.Module, ABC):
     @abstractmethod
     def validation_samples(self) -> int:
         """How many validation samples are looked at."""
+
+
+def check_made_by(model: CausalQFormer | SeedQuantizer, data: StageData, target: str) -> None:
+    """MismatchError unless the features `target` were made by this exported model: after a new training of the stage
+    before, features of the old weights must not be mixed with the new export."""
+    expected = module_fingerprint(model, dataclasses.asdict(model.config))
+    for features in (data.train.sets[target], data.val.sets[target]):
+        found = features.manifest.details["weights_sha256"]
+        if found != expected:
+            raise MismatchError(
+                f"fingerprint of the weights that made {features.folder}",
+                found,
+                expected,
+                f"That is the current {type(model).__name__}. Delete those features and run data_prep/encode.py again.",
+            )

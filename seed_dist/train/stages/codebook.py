@@ -21,7 +21,7 @@ from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import CODEBOOK_PARAMETER, SeedQuantizer
 from seed_dist.order import batch_ids
 from seed_dist.train.data import StageData
-from seed_dist.train.stages.base import Ids, Stage
+from seed_dist.train.stages.base import Ids, Stage, check_made_by
 
 _KMEANS_VECTORS_PER_CODE = 32
 _REVIVAL_CANDIDATES = 2048  # vectors that each rank offers at most
@@ -33,8 +33,10 @@ class CodebookStage(Stage):
 
     def __init__(self, recipe: Recipe, data: StageData, comm: Comm, qformer_export: Path) -> None:
         super().__init__(recipe, data, comm)
-        self._target, self._qformer_export = recipe.codebook.generation_target, qformer_export
+        self._target = recipe.codebook.generation_target
         _check(recipe, data)
+        self._qformer_export = qformer_export
+        check_made_by(CausalQFormer.from_pretrained(qformer_export), data, "causal")
         self.model = SeedQuantizer.for_qformer(recipe.codebook, recipe.qformer)
         if not recipe.codebook.weight_decay_on_codes:
             self.without_decay = (f"model.{CODEBOOK_PARAMETER}",)

@@ -16,7 +16,7 @@ from seed_dist.errors import MismatchError
 from seed_dist.models.language import IGNORE, SeedLanguageModel
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.train.data import StageData
-from seed_dist.train.stages.base import Ids, Stage
+from seed_dist.train.stages.base import Ids, Stage, check_made_by
 from seed_dist.train.state import coins, derived_seed
 
 _VALIDATION_BLOCK = 128  # samples per forward pass
@@ -29,6 +29,7 @@ class LoraStage(Stage):
         super().__init__(recipe, data, comm)
         self._tokenizer_export = tokenizer_export
         _check(recipe, data)
+        check_made_by(SeedTokenizer.from_pretrained(tokenizer_export).quantizer, data, "codes")
         self.model = SeedLanguageModel(recipe.backbones.language_model, recipe.codebook.size, recipe.lora)
 
     @property

@@ -1,0 +1,39 @@
+"""What the launcher set up becomes a meeting point and a number of threads, or an error that says what is missing."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from seed_dist.dist.launch import is_restart, limit_threads, open_comm
+from seed_dist.errors import ConfigError
+from seed_dist.topology import World
+
+
+def test_several_ranks_without_an_address_are_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_PORT", "1234")
+    with pytest.raises(ConfigError, match="MASTER_ADDR in the environment"), open_comm(World(0, 2, 0, 2), 5.0):
+        pass
+
+
+def test_the_cores_of_a_node_are_shared_unless_the_user_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        assert limit_threads(World(0, 2, 0, 2)) == before
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        assert limit_threads(World(0, 4, 0, 4)) == 2
+        assert limit_threads(World(0, 32, 0, 16)) == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_requeued_or_restarted_attempt_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_restart()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert not is_restart()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert is_restart()
