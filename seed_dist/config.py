@@ -81,6 +81,7 @@ class CodebookConfig:
     generation_loss_weight: NonNegative = 0.5
     entropy_loss_weight: NonNegative = 0.0
     distance: Literal["euclidean", "cosine"] = "euclidean"
+    whiten_init: Bool = False  # the encode MLP starts by whitening the cached causal embeddings
     kmeans_init: Bool = False
     revive_after_steps: Annotated[Int, Field(ge=0)] = 0  # a code unused for so many steps is re-drawn; 0 = never
     weight_decay_on_codes: Bool = True
@@ -269,7 +270,9 @@ def _cross_checks(recipe: Recipe) -> list[str]:
     problems = []
     for section in ("qformer",):
         if recipe.qformer.width % recipe.qformer.heads:
-            problems.append(f"{section}.width {recipe.qformer.width} must be a multiple of heads {recipe.qformer.heads}")
+            problems.append(
+                f"{section}.width {recipe.qformer.width} must be a multiple of heads {recipe.qformer.heads}"
+            )
     if recipe.qformer.width % recipe.codebook.decoder_heads:
         problems.append(
             f"qformer.width {recipe.qformer.width} must be a multiple of codebook.decoder_heads "

@@ -25,7 +25,9 @@ def main() -> None:
     args = _parse()
     work, data = args.work.resolve(), args.data.resolve() if args.data else None
     if data and not data.is_dir():
-        raise DataError(f"--data {data} is no folder. Give a folder of images with captions (NAME.jpg beside NAME.txt).")
+        raise DataError(
+            f"--data {data} is no folder. Give a folder of images with captions (NAME.jpg beside NAME.txt)."
+        )
     chain = Chain(args.recipe, work, data, args.ranks, args.scale, tuple(args.set))
     recipe = load_recipe(args.recipe, args.set)
     with folder_lock(work, "seed-dist demo"):
@@ -46,7 +48,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--recipe", default="glyphs", help="recipe name or .yaml file (default %(default)s)")
     parser.add_argument("--ranks", type=int, default=2, help="training processes (default %(default)s)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the scenes to draw (default %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", help="change a recipe value")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", help="change a recipe value"
+    )
     return parser.parse_args()
 
 

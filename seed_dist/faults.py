@@ -3,7 +3,8 @@ SEED_DIST_FAULT.
 
 `SEED_DIST_FAULT=checkpoint.files_written:1:400:kill` kills rank 1 at that point of step 400. Several, separated by
 commas; `*` matches every rank or step. Actions: `kill` (SIGKILL to itself), `exit0` (leaves with success, which no
-supervisor may take for success), `raise`, `stop` (SIGSTOP: hangs without dying), `full` (the error of a full disk).
+supervisor may take for success), `raise`, `stop` (SIGSTOP: hangs without dying), `full` (the error of a full disk),
+`term` (SIGTERM to itself, as a batch system would send it).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from seed_dist.errors import ConfigError
 
 VARIABLE = "SEED_DIST_FAULT"
-ACTIONS = ("kill", "exit0", "raise", "stop", "full")
+ACTIONS = ("kill", "exit0", "raise", "stop", "full", "term")
 
 
 class InjectedFaultError(RuntimeError):
@@ -69,6 +70,8 @@ def _act(action: str, point: str) -> None:
         os._exit(0)
     elif action == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
+    elif action == "term":
+        os.kill(os.getpid(), signal.SIGTERM)
     elif action == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)
     else:

@@ -47,7 +47,7 @@ def main() -> None:
         log.info("not measured: %s. %s%s", ", ".join(names), gap.why, f" Run: {gap.command}" if gap.command else "")
     if results.failures:
         listed = "\n".join(f"  - {failure.part}: {failure.why}" for failure in results.failures)
-        raise DataError(f"the report was written, but {len(results.failures)} parts of it failed:\n{listed}")
+        raise DataError(f"the report was written, but these parts of it failed:\n{listed}")
 
 
 def _parse() -> argparse.Namespace:

@@ -12,10 +12,13 @@ def score_reconstruction(rebuilt: Tensor, causal: Tensor, mean: Tensor) -> dict[
 
     The vectors of one position share a common direction, so the plain cosine is high for any predictor
     (`baseline_cosine` is that of the mean); the centred cosine takes that direction away from both sides.
+    `last_cosine_centered` is that of the last position alone, all that retrieval reads.
     """
+    found, wanted = rebuilt.double() - mean.double(), causal.double() - mean.double()
     return {
         "cosine": mean_cosine(rebuilt, causal),
-        "cosine_centered": mean_cosine(rebuilt.double() - mean.double(), causal.double() - mean.double()),
+        "cosine_centered": mean_cosine(found, wanted),
+        "last_cosine_centered": mean_cosine(found[:, -1], wanted[:, -1]),
         "baseline_cosine": mean_cosine(mean.expand_as(causal), causal),
     }
 

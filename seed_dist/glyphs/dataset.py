@@ -44,7 +44,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder that gets one sub-folder for each split")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--scale", type=float, default=1.0, help="share of the full sizes to draw, for quick trials (default %(default)s)"
+        "--scale",
+        type=float,
+        default=1.0,
+        help="share of the full sizes to draw, for quick trials (default %(default)s)",
     )
     args = parser.parse_args()
     for split, scenes in SPLITS.items():

@@ -45,6 +45,11 @@ def build_unet(embedding_width: int) -> UNet2DConditionModel:
     return cast(UNet2DConditionModel, unet)
 
 
+def load_unet(reference: str) -> Any:
+    """The trained U-Net of a painter folder, in float32."""
+    return UNet2DConditionModel.from_pretrained(resolve(reference) / "unet", torch_dtype=torch.float32)
+
+
 def condition(embedding: Tensor) -> Tensor:
     """CLIP embeddings [B, E] of any length as the U-Net wants them: each of root-mean-square 1."""
     return F.normalize(embedding.float(), dim=-1) * embedding.shape[-1] ** 0.5
@@ -67,8 +72,7 @@ class Painter:
         folder = resolve(reference)
         self.reference, self.device = reference, torch.device(device)
         self.weights_sha256 = weights_sha256(folder)
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
-        self._unet = cast(Any, unet).to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._unet = load_unet(reference).to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self._scheduler_folder = folder / "scheduler"
 
     @property
@@ -96,9 +100,10 @@ class Painter:
         x = noise.contiguous(memory_format=torch.channels_last)
         for time in scheduler.timesteps:
             times = time.expand(2 * len(x)).to(self.device)
-            velocity = self._unet(torch.cat([x, x]), times, None, class_labels=both).sample
-            given, null = velocity.chunk(2)
-            x = scheduler.step(null + guidance * (given - null), time, x).prev_sample
+            clean = self._unet(torch.cat([x, x]), times, None, class_labels=both).sample
+            given, null = clean.chunk(2)
+            velocity = (x - null - guidance * (given - null)) / (time / scheduler.config.num_train_timesteps)
+            x = scheduler.step(velocity, time, x).prev_sample
         return x
 
 

@@ -18,6 +18,9 @@ STATISTICS_PREFIX = "quantizer.usage_statistics."  # buffers that belong to trai
 _REVERSE_CROSS_EVERY = 2
 _MLP_HIDDEN = (256, 128)  # published: 768 -> 256 -> 128 -> 32 for each of 32 tokens, together 1024
 _MLP_FLAT = 1024
+_BETWEEN = 10.0  # weight of the differences between queries in `whiten_from`
+_FLOOR = 0.1  # of the median variance: directions without variance are not blown up
+_TANH_SCALE = 0.7  # standard deviation at the tanh: most values in its curved but unsaturated part
 
 
 class Decoder(nn.Module):
@@ -102,6 +105,28 @@ class SeedQuantizer(nn.Module):
         quantized = self.quantize(causal)
         decoded = self.decode_vectors(quantized.vectors)
         return SeedOutput(quantized, self.reconstruct(decoded), self.generation_embedding(decoded))
+
+    @torch.no_grad()
+    def whiten_from(self, causal: Tensor) -> None:
+        """Start the encode MLP as a whitening of causal embeddings [N, Q, W] followed by an orthogonal squeeze.
+
+        Causal embeddings lie near a few directions and differ more between queries than between images, so an MLP that
+        starts at random sees almost the same vector everywhere. The whitening divides by the covariance within queries
+        plus BETWEEN times that between their means, which lets the images show. Call it before the optimizer copies the
+        parameters, with equal arguments on all ranks.
+        """
+        samples = causal.double().cpu()
+        query_means = samples.mean(0)
+        mean = query_means.mean(0)
+        within = torch.cov((samples - query_means).flatten(0, 1).T)
+        values, vectors = torch.linalg.eigh(within + _BETWEEN * torch.cov((query_means - mean).T))
+        scale = _TANH_SCALE * (values + _FLOOR * values.median()).rsqrt()
+        whitening = (vectors * scale) @ vectors.T
+        first, last = self.encode[0], self.encode[2]
+        first.weight.copy_(whitening)
+        first.bias.copy_(-(whitening @ mean))
+        nn.init.orthogonal_(last.weight)
+        nn.init.zeros_(last.bias)
 
     def encode_vectors(self, causal: Tensor) -> Tensor:
         """Causal embeddings [B, Q, W] -> vectors before quantization [B, Q, c] in fp32."""

@@ -62,13 +62,15 @@ def binned(xs: Sequence[float], ys: Sequence[float], points: int = _POINTS) -> t
     return [sum(x for x, _ in b) / len(b) for b in bins], [sum(y for _, y in b) / len(b) for b in bins]
 
 
-def lines(series: Sequence[Series], title: str, x_label: str, y_label: str) -> Html:
-    """A line chart with its legend; `title` is also its description for those who cannot see it."""
+def lines(series: Sequence[Series], title: str, x_label: str, y_label: str, covers: Sequence[float] = (0.0,)) -> Html:
+    """A line chart with its legend, from x = 0; the y axis covers `covers` and the data. `title` also describes it."""
     drawn = [Series(one.label, *binned(one.xs, one.ys)) for one in series]
     drawn = [one for one in drawn if one.xs]
     if not drawn:
         return tag("p", f"{title}: nothing was recorded.", class_="note")
-    frame, x_ticks, y_ticks = _frame([x for one in drawn for x in one.xs], [y for one in drawn for y in one.ys])
+    frame, x_ticks, y_ticks = _frame(
+        [0.0, *(x for one in drawn for x in one.xs)], [*covers, *(y for one in drawn for y in one.ys)]
+    )
     paths = [part for index, one in enumerate(drawn) for part in _strokes(frame, one, index)]
     legend = [tag("li", _swatch(index), one.label) for index, one in enumerate(drawn)] if len(drawn) > 1 else []
     ends = "; ".join(f"{one.label}: from {one.ys[0]:.3g} to {one.ys[-1]:.3g}" for one in drawn)

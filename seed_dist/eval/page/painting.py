@@ -10,6 +10,10 @@ from seed_dist.eval.page.pictures import missing_picture, picture
 from seed_dist.eval.results import Example
 
 _SHOWN = 16
+_PAIRS = (
+    "Left the original, right what the painter makes of its codes. Codes keep what matters for meaning; exact places and "
+    "sizes may move. The images are the first of the split, not chosen."
+)
 _READING = (
     "The frozen CLIP reads colours and glyphs off the result, choosing among all that exist. It errs too: its reading "
     "of the original pictures is the ceiling in the table. A caption that became no complete image counts as all wrong."
@@ -32,12 +36,7 @@ def from_codes(numbers: dict[str, Any], examples: list[Example]) -> Html | None:
     return tag(
         "section",
         tag("h2", "What the codes keep"),
-        tag(
-            "p",
-            "Left the original, right what the painter makes of its codes. Codes keep what matters for meaning; exact "
-            "places and sizes may move. The images are the first of the split, not chosen.",
-        ),
-        tag("ul", [_pair(e) for e in shown], class_="pictures") if shown else None,
+        [tag("p", _PAIRS), tag("ul", [_pair(e) for e in shown], class_="pictures")] if shown else None,
         table(
             ["cosine with the truth", "from codes", "predicting the mean", "from codes, centred"],
             rows,

@@ -39,7 +39,11 @@ def _charts(stage: str, records: Sequence[dict[str, Any]]) -> list[Html]:
         named = [replace(one, label=_words(one.label)) for one in shares]
         charts.append(
             lines(
-                named, f"{_NAMES.get(stage, stage).partition(':')[0]}: on validation images", "step", "share or cosine"
+                named,
+                f"{_NAMES.get(stage, stage).partition(':')[0]}: on validation images",
+                "step",
+                "share or cosine",
+                (0.0, 1.0),
             )
         )
     return charts

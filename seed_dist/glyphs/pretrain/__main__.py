@@ -12,7 +12,7 @@ from pathlib import Path
 
 from seed_dist.cli import run_command
 
-DEFAULTS = {"clip": (1200, 128), "painter": (3600, 64), "language": (2000, 64)}  # steps, batch size
+DEFAULTS = {"clip": (1200, 128), "painter": (4200, 32), "language": (600, 64)}  # steps, batch size
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("model", choices=sorted(DEFAULTS))
     parser.add_argument("--out", type=Path, required=True, help="folder to write the weights and the log to")
     parser.add_argument("--clip", default="embedded:clip", help="the CLIP that the painter is conditioned on")
+    parser.add_argument("--start", metavar="FOLDER", help="painter: go on from the weights of this painter folder")
     parser.add_argument("--steps", type=int, help="optimizer steps")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -37,7 +38,7 @@ def main() -> None:
     elif args.model == "painter":
         from seed_dist.glyphs.pretrain.painter import train_painter
 
-        train_painter(args.out, args.clip, *size)
+        train_painter(args.out, args.clip, *size, start=args.start)
     else:
         from seed_dist.glyphs.pretrain.language import train_language
 

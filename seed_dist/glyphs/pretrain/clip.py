@@ -101,12 +101,23 @@ def train_clip(folder: Path, steps: int, batch_size: int, seed: int, lr: float =
                 print(json.dumps(row), file=log, flush=True)
                 print(f"clip {row}", flush=True)
             if step % 200 == 0 or step == steps:
-                save_file(_halved(model.state_dict()), folder / "open_clip_model.safetensors")
+                save_file(_halved(_rescaled(model.state_dict())), folder / "open_clip_model.safetensors")
 
 
 def _halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights as float16 for the package (open_clip reads them into float32); scalars and running statistics as they are."""
     return {
-        name: (value.half() if value.is_floating_point() and value.ndim > 0 and "running_" not in name else value).contiguous()
+        name: (
+            value.half() if value.is_floating_point() and value.ndim > 0 and "running_" not in name else value
+        ).contiguous()
         for name, value in state.items()
     }
+
+
+EMBEDDING_RMS = 11.2  # of the trained image embedding, measured on the train split; cosines do not depend on it
+
+
+def _rescaled(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The image projection divided so that embeddings have a root mean square near 1, a good scale for a regression target."""
+    names = ("visual.attnpool.c_proj.weight", "visual.attnpool.c_proj.bias")
+    return {name: value / EMBEDDING_RMS if name in names else value for name, value in state.items()}

@@ -11,12 +11,16 @@ from typing import Any, cast
 import torch
 
 from seed_dist.glyphs.pretrain.stream import scene_batches
-from seed_dist.models.painter import build_unet, condition, fold, save_painter
+from seed_dist.models.painter import build_unet, condition, fold, load_unet, save_painter
 from seed_dist.models.vision import FrozenClip
 
 DROP_CONDITION = 0.1  # share of samples trained without condition, for classifier-free guidance
-MAX_EMBEDDING_NOISE = 0.5  # the codes give embeddings that are a little off; noise up to this RMS makes the painter robust
+MAX_EMBEDDING_NOISE = (
+    0.5  # the codes give embeddings that are a little off; noise up to this RMS makes the painter robust
+)
 EMA_DECAY = 0.998
+LEARNING_RATE = 1e-3
+MIN_WEIGHTED_LEVEL = 0.2
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
@@ -24,28 +28,34 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 100, max(0.0, (steps - step) / (steps / 3)))
 
 
-def train_painter(folder: Path, clip_reference: str, steps: int, batch_size: int, seed: int, lr: float = 1e-3) -> None:
-    """x_t = (1 - s) x + s e with noise e; the U-Net learns the velocity e - x (Lipman et al. 2023, rectified form)."""
+def train_painter(folder: Path, clip_reference: str, steps: int, batch_size: int, seed: int, start: str | None = None) -> None:
+    """x_t = (1 - s) x + s e with noise e; the U-Net learns x, weighted as the velocity e - x = (x_t - x) / s would be.
+
+    Flow matching as in Lipman et al. 2023; the weight 1 / s^2 is bounded at s = MIN_WEIGHTED_LEVEL.
+    """
     torch.manual_seed(seed)
     clip = FrozenClip(clip_reference)
     unet = cast(Any, build_unet(128)).to(memory_format=torch.channels_last)
+    if start is not None:
+        unet.load_state_dict(load_unet(start).state_dict())
     average = copy.deepcopy(unet).requires_grad_(False)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
     folder.mkdir(parents=True, exist_ok=True)
     started, losses = time.monotonic(), []
     with (folder / "train_log.jsonl").open("w") as log:
         for step, batch in zip(range(1, steps + 1), scene_batches(batch_size, f"painter-{seed}"), strict=False):
             images = batch.images.float() / 127.5 - 1
-            label = condition(clip.image_embedding(images))
+            with torch.autocast("cpu", torch.bfloat16):
+                label = condition(clip.image_embedding(images))
             label = label + torch.rand(len(label), 1) * MAX_EMBEDDING_NOISE * torch.randn_like(label)
             label = label * (torch.rand(len(label), 1) >= DROP_CONDITION)
             clean, noise = fold(images), torch.randn(len(images), 48, 16, 16)
-            level = torch.sigmoid(torch.randn(len(images))).view(-1, 1, 1, 1)
+            level = torch.sigmoid(torch.randn(len(images)) + 0.5).view(-1, 1, 1, 1)
             mixed = ((1 - level) * clean + level * noise).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
-                velocity = unet(mixed, level.flatten() * 1000, None, class_labels=label).sample
-            loss = (velocity.float() - (noise - clean)).square().mean()
+                painted = unet(mixed, level.flatten() * 1000, None, class_labels=label).sample
+            loss = ((painted.float() - clean) / level.clamp_min(MIN_WEIGHTED_LEVEL)).square().mean()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)

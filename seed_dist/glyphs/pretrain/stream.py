@@ -10,7 +10,18 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from seed_dist.glyphs.scenes import BACKGROUNDS, COLOURS, GLYPHS, RELATIONS, Object, Scene, draw, held_out_pairs, neighbour, sample_scene
+from seed_dist.glyphs.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    GLYPHS,
+    RELATIONS,
+    Object,
+    Scene,
+    draw,
+    held_out_pairs,
+    neighbour,
+    sample_scene,
+)
 
 GROUP = 16  # scenes of a batch that differ in glyphs alone
 
@@ -38,7 +49,9 @@ class SceneStream(IterableDataset[SceneBatch]):
             pixels = np.stack([np.asarray(draw(scene, rng)) for scene in scenes])
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
             negatives = [neighbour(rng, scene).caption() for scene in scenes]
-            yield SceneBatch(images, [s.caption() for s in scenes], negatives, torch.tensor([labels(s) for s in scenes]))
+            yield SceneBatch(
+                images, [s.caption() for s in scenes], negatives, torch.tensor([labels(s) for s in scenes])
+            )
 
 
 LABEL_SIZES = (len(COLOURS), len(GLYPHS), len(COLOURS) + 1, len(GLYPHS) + 1, len(RELATIONS) + 1, len(BACKGROUNDS))

@@ -61,14 +61,19 @@ class CodebookStage(Stage):
         return {"causal": torch.from_numpy(features["causal"]), "target": torch.from_numpy(features[self._target])}
 
     def prepare(self) -> None:
-        """The codebook starts at k-means centres of encoded embeddings, if the recipe says so; equal on all ranks."""
-        if not self.recipe.codebook.kmeans_init:
+        """Encode MLP from a whitening, codebook from k-means, if the recipe says so; equal on all ranks."""
+        codebook = self.recipe.codebook
+        if not (codebook.whiten_init or codebook.kmeans_init):
             return
-        wanted = -(-_KMEANS_VECTORS_PER_CODE * self.recipe.codebook.size // self.recipe.qformer.queries)
+        wanted = -(-_KMEANS_VECTORS_PER_CODE * codebook.size // self.recipe.qformer.queries)
         ids = batch_ids(len(self.data.train), self.recipe.seed, 0, min(wanted, len(self.data.train)))
-        with torch.no_grad():
-            vectors = self.model.encode_vectors(torch.from_numpy(self.data.train.read(ids)["causal"]))
-        self.model.quantizer.initialise_from(vectors.flatten(0, 1), self.recipe.seed)
+        causal = torch.from_numpy(self.data.train.read(ids)["causal"])
+        if codebook.whiten_init:
+            self.model.whiten_from(causal)
+        if codebook.kmeans_init:
+            with torch.no_grad():
+                vectors = self.model.encode_vectors(causal)
+            self.model.quantizer.initialise_from(vectors.flatten(0, 1), self.recipe.seed)
 
     def after_step(self, engine: Engine, applied: bool) -> None:
         """Count the global batch's codes; re-draw codes that were idle for too long, in the fp32 master too."""
