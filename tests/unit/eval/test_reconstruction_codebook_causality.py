@@ -30,6 +30,10 @@ def test_reconstruction_separates_content_from_the_common_direction():
     perfect = reconstruction.score_reconstruction(causal, causal, mean)
     assert perfect["cosine"] == pytest.approx(1)
     assert perfect["cosine_centered"] == pytest.approx(1)
+    assert perfect["last_cosine_centered"] == pytest.approx(1)
+    spoilt = torch.cat([causal[:, :-1], torch.randn(50, 1, 8) + mean[-1:]], dim=1)
+    last = reconstruction.score_reconstruction(spoilt, causal, mean)
+    assert abs(last["last_cosine_centered"]) < 0.2 < last["cosine_centered"]
     unrelated = reconstruction.score_reconstruction(mean + torch.randn(50, 4, 8), causal, mean)
     assert unrelated["cosine"] > 0.97
     assert unrelated["baseline_cosine"] > 0.97
