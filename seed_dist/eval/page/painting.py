@@ -11,8 +11,8 @@ from seed_dist.eval.results import Example
 
 _SHOWN = 16
 _PAIRS = (
-    "Left the original, right what the painter makes of its codes. Codes keep what matters for meaning; exact places and "
-    "sizes may move. The images are the first of the split, not chosen."
+    "Left the original, right what the painter makes of its codes. Codes keep what matters for meaning; exact places "
+    "and sizes may move. The images are the first of the split, not chosen."
 )
 _READING = (
     "The frozen CLIP reads colours and glyphs off the result, choosing among all that exist. It errs too: its reading "
