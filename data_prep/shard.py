@@ -25,6 +25,7 @@ def main() -> None:
         workers=arguments.workers,
         captions=arguments.captions,
         columns=Columns(arguments.image_column, arguments.caption_column),
+        hash_range=(arguments.hash_range[0], arguments.hash_range[1]),
     )
     _check(options)
     outcome = shard_source(arguments.source, arguments.out, options)
@@ -55,6 +56,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="F",
         help="share of unusable pairs, 0 to 1, above which the job stops (default: %(default)s)",
     )
+    add(
+        "--hash-range",
+        type=float,
+        nargs=2,
+        default=[0.0, 1.0],
+        metavar=("LOW", "HIGH"),
+        help="keep the pairs whose name hashes into LOW..HIGH of 0..1: splits of one source (default: all)",
+    )
     return parser
 
 
@@ -67,6 +76,9 @@ def _check(options: ShardOptions) -> None:
         problems.append(f"--shard-samples is {options.shard_samples}; at least 1 is needed")
     if not 0 <= options.max_reject_fraction <= 1:
         problems.append(f"--max-reject-fraction is {options.max_reject_fraction}; a number from 0 to 1 is needed")
+    low, high = options.hash_range
+    if not 0 <= low < high <= 1:
+        problems.append(f"--hash-range is {low} {high}; 0 <= LOW < HIGH <= 1 is needed")
     if problems:
         raise ConfigError(problems)
 

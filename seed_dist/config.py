@@ -1,7 +1,7 @@
-"""What a run is: frozen, typed, strict. A recipe file gives values, dotted overrides change them, nothing unknown passes.
+"""What a run is: frozen, typed, strict. A recipe gives values, dotted overrides change them, nothing unknown passes.
 
-`load_recipe("glyphs", ["codebook.size=256"])` reads `recipes/glyphs.yaml`, applies the overrides, checks every value and
-reports all problems at once. The loaded object is written to the run directory; its fingerprint names the run.
+`load_recipe("glyphs", ["codebook.size=256"])` reads `recipes/glyphs.yaml`, applies the overrides, checks every value
+and reports all problems at once. The loaded object is written to the run directory; its fingerprint names the run.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class QFormerConfig:
-    """Causal Q-Former, BERT layout (post-norm). Published: 32 queries, 12 x 768, cross-attention in every second layer."""
+    """Causal Q-Former, BERT layout (post-norm). Published: 32 queries, 12 x 768, cross-attention every second layer."""
 
     queries: Count = 32
     width: Count = 768
@@ -70,7 +70,7 @@ class QFormerConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class CodebookConfig:
-    """Quantizer and its two decoders. Published: 8192 x 32, commitment 1, codebook 0.25, weight 5 (VQ), 2 (rec), 0.5 (gen)."""
+    """Quantizer and its two decoders. Published: 8192 x 32; commitment 1, codebook 0.25; weights 5 (VQ), 2, 0.5."""
 
     size: Count = 8192
     width: Count = 32
@@ -268,11 +268,10 @@ def _known_options(sections: Sequence[Any]) -> str:
 def _cross_checks(recipe: Recipe) -> list[str]:
     """Rules between options."""
     problems = []
-    for section in ("qformer",):
-        if recipe.qformer.width % recipe.qformer.heads:
-            problems.append(
-                f"{section}.width {recipe.qformer.width} must be a multiple of heads {recipe.qformer.heads}"
-            )
+    if recipe.qformer.width % recipe.qformer.heads:
+        problems.append(
+            f"qformer.width {recipe.qformer.width} must be a multiple of qformer.heads {recipe.qformer.heads}"
+        )
     if recipe.qformer.width % recipe.codebook.decoder_heads:
         problems.append(
             f"qformer.width {recipe.qformer.width} must be a multiple of codebook.decoder_heads "

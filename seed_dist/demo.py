@@ -55,7 +55,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _check_same_demo(work: Path, chain: Chain, recipe: Recipe) -> None:
-    """One workspace holds one demo: its data and recipe are written down at the start and compared on every later run."""
+    """One workspace holds one demo: data and recipe are written down at the start and compared on later runs."""
     record = work / "demo.json"
     identity = {"recipe": recipe.fingerprint(), "data": str(chain.data or "drawn scenes"), "scale": chain.scale}
     if not record.exists():
@@ -85,7 +85,7 @@ def run_step(work: Path, step: Step) -> bool:
     started = time.monotonic()
     code = subprocess.run(step.command, cwd=ROOT, env=_environment(), check=False).returncode
     if code != 0:
-        raise StepFailed(step, code)
+        raise StepFailedError(step, code)
     seconds[step.name] = round(seconds.get(step.name, 0.0) + time.monotonic() - started, 1)
     finished[step.name] = mark
     write_json(record, seconds)
@@ -98,7 +98,7 @@ def _environment() -> dict[str, str]:
     return {"HF_HUB_OFFLINE": "1", "WDS_SECURE": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ}
 
 
-class StepFailed(SeedDistError):
+class StepFailedError(SeedDistError):
     """A command of the chain ended with an error; its own message stands above this one."""
 
     def __init__(self, step: Step, code: int) -> None:

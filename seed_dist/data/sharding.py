@@ -6,12 +6,13 @@ import multiprocessing
 import os
 import signal
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from seed_dist.data.sources import list_source, source_root
 from seed_dist.data.table_source import Columns
 from seed_dist.errors import DataError
 from seed_dist.faults import fault_point
-from seed_dist.fsio import folder_lock
+from seed_dist.fsio import fingerprint, folder_lock
 
 _SHOWN_REJECTS = 3
 
@@ -38,6 +39,7 @@ class ShardOptions:
     workers: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
     captions: Path | None = None
     columns: Columns = field(default_factory=Columns)
+    hash_range: tuple[float, float] = (0.0, 1.0)  # keep the pairs whose name hashes into this part of 0..1
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def shard_source(source: Path, out: Path, options: ShardOptions) -> ShardOutcome
     """
     if out.resolve() == source.resolve():
         raise DataError(f"source and output are the same folder, {source}. Give another output folder.")
-    listing = list_source(source, options.captions, options.columns)
+    listing = _within(list_source(source, options.captions, options.columns), options.hash_range)
     with folder_lock(out, "data_prep/shard.py"):
         assembly = Assembly(out, _plan(listing, options))
         finished = assembly.begin()
@@ -68,6 +70,20 @@ def shard_source(source: Path, out: Path, options: ShardOptions) -> ShardOutcome
         if not any(record.entry.samples for record in records):
             raise DataError(_reject_text(out, rejected, records, len(listing.pairs), "so no usable pair is left"))
         return ShardOutcome(assembly.commit(records, {"rejected": dict(sorted(rejected.items()))}), False)
+
+
+def _within(listing: Listing, hash_range: tuple[float, float]) -> Listing:
+    """The part of a listing that belongs to a split: decided by each pair's name alone, so more pairs move none."""
+    low, high = hash_range
+    if (low, high) == (0.0, 1.0):
+        return listing
+    kept = [pair for pair in listing.pairs if low <= zlib.crc32(pair.name.encode()) / 2**32 < high]
+    if not kept:
+        raise DataError(
+            f"none of the {len(listing.pairs)} pairs falls into --hash-range {low} {high}. "
+            "Give more pairs (some hundreds at least) or a wider range."
+        )
+    return replace(listing, pairs=kept, fingerprint=fingerprint([listing.fingerprint, low, high]))
 
 
 def _plan(listing: Listing, options: ShardOptions) -> Plan:

@@ -1,7 +1,7 @@
 """Writes the embedded default data set as anybody's data: folders of NAME.jpg with the caption in NAME.txt beside it.
 
-`python -m seed_dist.glyphs.dataset OUT` draws four splits from seeds of their own. JPEG, because libjpeg-turbo's integer
-transform is bit-exact on every processor while zlib builds differ in the bytes they write.
+`python -m seed_dist.glyphs.dataset OUT` draws four splits from seeds of their own. JPEG, because libjpeg-turbo's
+integer transform is bit-exact on every processor while zlib builds differ in the bytes they write.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -19,7 +20,7 @@ from seed_dist.fsio import PARTIAL_SUFFIX, fsync_folder
 from seed_dist.glyphs.scenes import draw, sample_scene
 
 SPLITS: dict[str, int] = {"train": 20_000, "val": 1_000, "test": 1_000, "heldout": 1_000}
-JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
+JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
 
 
 def write_split(folder: Path, split: str, scenes: int, seed: int) -> bool:

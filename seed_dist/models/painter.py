@@ -72,7 +72,9 @@ class Painter:
         folder = resolve(reference)
         self.reference, self.device = reference, torch.device(device)
         self.weights_sha256 = weights_sha256(folder)
-        self._unet = load_unet(reference).to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._unet = (
+            load_unet(reference).to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        )
         self._scheduler_folder = folder / "scheduler"
 
     @property

@@ -122,7 +122,7 @@ class SeedQuantizer(nn.Module):
         values, vectors = torch.linalg.eigh(within + _BETWEEN * torch.cov((query_means - mean).T))
         scale = _TANH_SCALE * (values + _FLOOR * values.median()).rsqrt()
         whitening = (vectors * scale) @ vectors.T
-        first, last = self.encode[0], self.encode[2]
+        first, last = (layer for layer in self.encode if isinstance(layer, nn.Linear))
         first.weight.copy_(whitening)
         first.bias.copy_(-(whitening @ mean))
         nn.init.orthogonal_(last.weight)

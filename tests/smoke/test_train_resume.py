@@ -1,10 +1,11 @@
-"""The training command itself, on two ranks: killed in the middle of a save it goes on from the checkpoint before, and
-ends with exactly what an undisturbed run ends with.
+"""The training command itself on two ranks: a full disk, a kill in the middle of a save, a request to stop, and in the
+end exactly what an undisturbed run ends with.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,54 +22,54 @@ pytestmark = [pytest.mark.multirank, pytest.mark.slow]
 STEPS = 6
 
 
-def _train(
-    work: Path, overrides: tuple[str, ...], tmp_path: Path, *more: str, fault: str = ""
-) -> list[tuple[int, str]]:
+def _train(work: Path, overrides: tuple[str, ...], tmp_path: Path, fault: str = "") -> list[tuple[int, str]]:
     settings = [word for item in overrides for word in ("--set", item)]
-    arguments = ["--recipe", "glyphs", "--stage", "codebook", "--work", str(work), "--mlflow", "off", *settings, *more]
+    arguments = ["--recipe", "glyphs", "--stage", "codebook", "--work", str(work), "--mlflow", "off", *settings]
     environment = {"SEED_DIST_FAULT": fault} if fault else {}
     return finish(start_module_ranks("seed_dist.train", arguments, 2, tmp_path, environment))
 
 
 @pytest.mark.timeout(400)
-def test_a_run_killed_in_mid_save_ends_like_one_that_was_not(tmp_path: Path) -> None:
-    works, outputs = [tmp_path / "straight", tmp_path / "disturbed"], []
-    for work in works:
-        overrides = tiny_workspace(work)
+def test_a_disturbed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    works = [tmp_path / "straight", tmp_path / "disturbed"]
+    overrides = [_overrides(work) for work in works]
     straight, disturbed = (work / "codebook" for work in works)
-    _forget_export(straight)
-    _forget_export(disturbed)
+    done = _train(works[0], overrides[0], tmp_path)
+    assert [code for code, _ in done] == [0, 0], done
 
-    outputs.append(_train(works[0], _for(works[0], overrides), tmp_path))
-    assert [code for code, _ in outputs[-1]] == [0, 0], outputs[-1]
-
-    # Rank 1 dies when it has written its file of step 4 and has not yet told so: nobody may commit that checkpoint.
-    broken = _train(works[1], _for(works[1], overrides), tmp_path, fault="checkpoint.file_written:1:4:kill")
-    assert broken[1][0] == -9
+    # The disk of rank 1 is full in the save of step 2: training goes on. In the save of step 3 it dies when it has
+    # written its file and has not yet told so: nobody may commit that checkpoint.
+    faults = "checkpoint.file_written:1:2:full,checkpoint.file_written:1:3:kill"
+    broken = _train(works[1], overrides[1], tmp_path, faults)
+    assert broken[1][0] == -9, broken
     assert broken[0][0] != 0  # its peer is gone, and that is no success
+    assert "No space left" in broken[0][1]
+    assert "tries again" in broken[0][1]
     names = sorted(path.name for path in (disturbed / "checkpoints").iterdir())
-    assert names == ["latest", "step_00000002", "step_00000004.partial"]
+    assert names == ["latest", "step_00000001", "step_00000003.partial"]
+
+    # Only rank 1 is asked to stop, in the fifth step: both save after it and leave with the code for "try again".
+    stopped = _train(works[1], overrides[1], tmp_path, "train.before_step:1:4:term")
+    assert [code for code, _ in stopped] == [75, 75], stopped
+    assert "goes on at step 1" in stopped[0][1]
+    assert (disturbed / "checkpoints" / "latest").read_text() == "step_00000005\n"
     assert not (disturbed / "export").exists()
 
-    resumed = _train(works[1], _for(works[1], overrides), tmp_path)
+    resumed = _train(works[1], overrides[1], tmp_path)
     assert [code for code, _ in resumed] == [0, 0], resumed
-    assert "goes on at step 2" in resumed[0][1]
-
+    assert "goes on at step 5" in resumed[0][1]
     _assert_same_end(straight, disturbed)
-    again = _train(works[1], _for(works[1], overrides), tmp_path)
+
+    again = _train(works[1], overrides[1], tmp_path)
     assert [code for code, _ in again] == [0, 0]
     assert "already finished" in again[0][1]
 
 
-def _for(work: Path, overrides: tuple[str, ...]) -> tuple[str, ...]:
-    """Both workspaces name their own language model, which this stage does not use."""
-    return tuple(item for item in overrides if not item.startswith("backbones."))
-
-
-def _forget_export(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
+def _overrides(work: Path) -> tuple[str, ...]:
+    """A workspace in which only this stage is still to be done, and a save after every step."""
+    overrides = tiny_workspace(work)
+    shutil.rmtree(work / "codebook")  # the untrained export that the third stage's tests need
+    return (*overrides, "codebook_training.checkpoint_every=1")
 
 
 def _assert_same_end(straight: Path, disturbed: Path) -> None:

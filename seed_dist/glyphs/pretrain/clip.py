@@ -22,7 +22,7 @@ ATTRIBUTE_WEIGHT = 0.5
 
 
 def clip_config() -> dict[str, Any]:
-    """open_clip_config.json: a CLIP-ResNet image tower (Radford et al. 2021, 2.3) of width 24, 2 text blocks, 128-d space.
+    """open_clip_config.json: a CLIP-ResNet image tower (Radford et al. 2021) of width 24, 2 text blocks, 128-d space.
 
     A vision transformer of this size was still at chance on glyph shapes after the minutes in which the convolutions
     read 88 % of them, so the embedded default takes CLIP's other published tower.
@@ -105,7 +105,7 @@ def train_clip(folder: Path, steps: int, batch_size: int, seed: int, lr: float =
 
 
 def _halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights as float16 for the package (open_clip reads them into float32); scalars and running statistics as they are."""
+    """Weights as float16 for the package (open_clip reads them into float32); scalars and running statistics stay."""
     return {
         name: (
             value.half() if value.is_floating_point() and value.ndim > 0 and "running_" not in name else value
@@ -118,6 +118,6 @@ EMBEDDING_RMS = 11.2  # of the trained image embedding, measured on the train sp
 
 
 def _rescaled(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The image projection divided so that embeddings have a root mean square near 1, a good scale for a regression target."""
+    """The image projection divided so that embeddings have a root mean square near 1: a good regression target."""
     names = ("visual.attnpool.c_proj.weight", "visual.attnpool.c_proj.bias")
     return {name: value / EMBEDDING_RMS if name in names else value for name, value in state.items()}

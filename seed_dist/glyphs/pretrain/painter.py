@@ -28,7 +28,9 @@ def learning_rate_factor(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / 100, max(0.0, (steps - step) / (steps / 3)))
 
 
-def train_painter(folder: Path, clip_reference: str, steps: int, batch_size: int, seed: int, start: str | None = None) -> None:
+def train_painter(
+    folder: Path, clip_reference: str, steps: int, batch_size: int, seed: int, start: str | None = None
+) -> None:
     """x_t = (1 - s) x + s e with noise e; the U-Net learns x, weighted as the velocity e - x = (x_t - x) / s would be.
 
     Flow matching as in Lipman et al. 2023; the weight 1 / s^2 is bounded at s = MIN_WEIGHTED_LEVEL.

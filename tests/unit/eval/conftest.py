@@ -118,8 +118,8 @@ def believable_results(count=40, n=200):
         "queries": 32,
         "retrieval": scores,
         "reconstruction": {
-            "cosine": 0.971, "cosine_centered": 0.93, "last_cosine_centered": 0.88, "baseline_cosine": 0.62, "generation_cosine": 0.94,
-            "generation_baseline": 0.04,
+            "cosine": 0.971, "cosine_centered": 0.93, "last_cosine_centered": 0.88, "baseline_cosine": 0.62,
+            "generation_cosine": 0.94, "generation_baseline": 0.04,
         },
         "codebook": codebook.score(zipf.sample((n, 32)), 512),
         "causality": {"max_violation": 0.0, "min_effect": 0.031, "comparisons": 62, "images": 4},
