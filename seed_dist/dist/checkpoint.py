@@ -56,7 +56,11 @@ def save_checkpoint(checkpoints: Path, engine: Engine, state: dict[str, Any], ke
     partial = final.with_name(final.name + PARTIAL_SUFFIX)
     on_main(comm, lambda: _make_empty(partial))  # raises on all ranks alike, as every step below
     fault_point("checkpoint.begun", comm.rank, step)
-    entries = _on_all_ranks(comm, lambda: _write_rank_files(partial, engine, state), f"checkpoint {final.name}")
+    try:
+        entries = _on_all_ranks(comm, lambda: _write_rank_files(partial, engine, state), f"checkpoint {final.name}")
+    except CheckpointError:
+        shutil.rmtree(partial, ignore_errors=True)  # half of it may have filled the disk
+        raise
     fault_point("checkpoint.files_written", comm.rank, step)
     files = {name: entry for part in entries for name, entry in part.items()}
 

@@ -69,7 +69,8 @@ def retrieval_ranks(query: Tensor, candidate: Tensor, query_group: Tensor, candi
 
 def chance_ranks(query_group: Tensor, candidate_group: Tensor) -> Ranks:
     """Ranks when nothing is known and all tie: recall@k is k / M where no caption repeats, a little more otherwise."""
-    right = torch.stack([(candidate_group == group).sum() for group in query_group])
+    sizes = torch.bincount(candidate_group, minlength=int(query_group.max()) + 1)
+    right = sizes[query_group]
     return Ranks(torch.zeros_like(right), len(candidate_group) - right, right)
 
 

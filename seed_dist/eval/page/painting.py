@@ -28,6 +28,7 @@ def from_codes(numbers: dict[str, Any], examples: list[Example]) -> Html | None:
     shown = [e for e in examples if e.repainted is not None][:_SHOWN]
     rows = [
         ["causal embeddings", *(decimal(scores[key]) for key in ("cosine", "baseline_cosine", "cosine_centered"))],
+        ["the last of them", "–", "–", decimal(scores["last_cosine_centered"])],
         [
             "generation embedding",
             *(decimal(scores.get(key)) for key in ("generation_cosine", "generation_baseline", "")),

@@ -88,6 +88,11 @@ def test_targets_that_are_missed_say_so(believable):
     assert "9 of 11 measured targets are met" in page
 
 
+def test_the_reconstruction_table_has_its_rows(believable):
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>', render(believable))
+    assert rows[:3] == ["causal embeddings", "the last of them", "generation embedding"]
+
+
 def test_markup_escapes_text_and_attributes():
     assert markup.tag("p", "<b> & c", title='"x"') == '<p title="&quot;x&quot;">&lt;b&gt; &amp; c</p>'
     assert markup.tag("p", markup.tag("b", 1), None, ["x", ["y"]], class_="k", hidden=True, lang=None) == (
