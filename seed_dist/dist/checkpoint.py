@@ -59,7 +59,7 @@ def save_checkpoint(checkpoints: Path, engine: Engine, state: dict[str, Any], ke
     try:
         entries = _on_all_ranks(comm, lambda: _write_rank_files(partial, engine, state), f"checkpoint {final.name}")
     except CheckpointError:
-        shutil.rmtree(partial, ignore_errors=True)  # half of it may have filled the disk
+        on_main(comm, lambda: shutil.rmtree(partial, ignore_errors=True))  # half of it may have filled the disk
         raise
     fault_point("checkpoint.files_written", comm.rank, step)
     files = {name: entry for part in entries for name, entry in part.items()}
@@ -67,9 +67,7 @@ def save_checkpoint(checkpoints: Path, engine: Engine, state: dict[str, Any], ke
     def commit() -> None:
         write_json(partial / MANIFEST, {"format": FORMAT, "step": step, "world_size": comm.size, "files": files})
         fault_point("checkpoint.manifest_written", comm.rank, step)
-        if (
-            final.exists()
-        ):  # written by an earlier attempt and found broken, or this step would not have been saved again
+        if final.exists():  # from an earlier attempt and found broken, or this step would not be saved again
             shutil.rmtree(final)
         os.replace(partial, final)
         fsync_folder(checkpoints)

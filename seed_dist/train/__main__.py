@@ -93,6 +93,11 @@ def _train(args: argparse.Namespace, world: World, recipe: Recipe, data: StageDa
             return run_stage(request, data, comm).value
     except RankZeroError as error:
         _leave_after_rank_0(error.exit_code)
+    except SeedDistError as error:
+        if world.is_main:
+            raise
+        get_logger().warning("%s", str(error).splitlines()[0])  # perhaps this rank's alone, so it is told here too
+        _leave_after_rank_0(error.exit_code)
 
 
 def _leave_after_rank_0(code: int) -> NoReturn:

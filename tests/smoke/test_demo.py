@@ -1,4 +1,4 @@
-"""The README's path on 64 scenes: every command of the chain as its own process, to a report; then once more, for nothing."""
+"""The README path on 64 scenes: every command of the chain as a process, to a report; then again, for nothing."""
 
 from __future__ import annotations
 

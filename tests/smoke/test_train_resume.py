@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.obs.journal import read_journal
 from tests.features import tiny_workspace
-from tests.harness import finish, start_module_ranks
+from tests.harness import TIMEOUT_S, finish, start_module_ranks
 
 pytestmark = [pytest.mark.multirank, pytest.mark.slow]
 STEPS = 6
@@ -29,7 +29,7 @@ def _train(work: Path, overrides: tuple[str, ...], tmp_path: Path, fault: str = 
     return finish(start_module_ranks("seed_dist.train", arguments, 2, tmp_path, environment))
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(3 * TIMEOUT_S)
 def test_a_disturbed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     works = [tmp_path / "straight", tmp_path / "disturbed"]
     overrides = [_overrides(work) for work in works]
