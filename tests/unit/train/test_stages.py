@@ -67,9 +67,10 @@ def test_recall_counts_an_equal_caption_as_a_hit() -> None:
 
 def test_the_codebook_starts_at_centres_of_the_data_and_is_then_used(tiny: tuple[Path, tuple[str, ...]]) -> None:
     stage: CodebookStage = _stage(tiny, "codebook")
-    before = stage.validate()["codes_used_fraction"]
-    stage.prepare()
-    assert stage.validate()["codes_used_fraction"] > max(before, 0.5)
+    with torch.no_grad():
+        before = stage.validate()["codes_used_fraction"]
+        stage.prepare()
+        assert stage.validate()["codes_used_fraction"] > max(before, 0.5)
     untouched: CodebookStage = _stage(tiny, "codebook", "codebook.kmeans_init=false")
     codebook = untouched.model.quantizer.embedding.weight.clone()
     untouched.prepare()
@@ -77,12 +78,13 @@ def test_the_codebook_starts_at_centres_of_the_data_and_is_then_used(tiny: tuple
 
 
 def test_weighted_terms_are_the_unweighted_ones_times_their_weights(tiny: tuple[Path, tuple[str, ...]]) -> None:
-    stage = _stage(tiny, "codebook")
+    published = ("quantizer_loss_weight=5.0", "reconstruction_loss_weight=2.0", "generation_loss_weight=0.5")
+    stage = _stage(tiny, "codebook", *(f"codebook.{option}" for option in published))
     loss, metrics = stage({key: value.float() for key, value in stage.make_batch(IDS, 0).items()})
     weights = {"quantizer": 5.0, "reconstruction": 2.0, "generation": 0.5}
     for name, weight in weights.items():
         assert float(metrics[f"{name}_weighted"]) == pytest.approx(weight * float(metrics[name]))
-    assert float(loss) == pytest.approx(sum(float(metrics[f"{name}_weighted"]) for name in weights), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(sum(float(metrics[f"{name}_weighted"]) for name in weights), rel=1e-5)
 
 
 def test_a_step_that_was_not_applied_counts_no_codes(tiny: tuple[Path, tuple[str, ...]]) -> None:
@@ -106,9 +108,8 @@ def test_both_directions_are_trained_and_a_sample_changes_its_direction(tiny: tu
         assert 5 < int(starts_with_image.sum()) < 35
         assert torch.equal(starts_with_image, scored[:, 1:].float().argmax(1) >= 6)  # 6 image tokens come first
         directions.append(starts_with_image)
-    assert all(
-        torch.equal(stage.make_batch(ids[5:9], 2)[k], stage.make_batch(ids[5:9], 2)[k]) for k in ("ids", "labels")
-    )
+    part = stage.make_batch(ids[5:9], 2)["ids"][:, 1] == stage.model.begin_image
+    assert torch.equal(part, directions[2][5:9])  # whichever rank and micro-batch a sample is in
     changed = torch.stack(directions).float().std(0) > 0
     assert int(changed.sum()) > 30
 
