@@ -66,6 +66,7 @@ class QFormerConfig:
     temperature: Annotated[Float, Field(gt=0)] = 0.07
     label_smoothing: Fraction = 0.1
     gather_with_gradient: Bool = False  # published: without
+    exchanged_negatives: Bool = False  # captions with words exchanged as further negatives; published: none
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -43,18 +43,23 @@ def contrastive_loss(
     label_smoothing: float = 0.0,
     gather: Gather = lambda feature: feature,
     rank: int = 0,
+    negatives: Tensor | None = None,
 ) -> Tensor:
     """Symmetric cross entropy of one rank's pairs against all ranks' features; scalar, fp32.
 
     `image_feature`, `text_feature`: unit vectors [B, D] of this rank, B equal on all ranks; row i belongs to column
-    rank*B + i. `gather` concatenates [B, D] over ranks in rank order. The mean of this loss over ranks equals the
-    loss of one rank that holds all pairs. So does the mean of its gradients over ranks if `gather` has a gradient,
+    rank*B + i. `negatives` [M, D], M equal on all ranks, are further texts that describe none of the images. `gather`
+    concatenates [B, D] over ranks in rank order. The mean of this loss over ranks equals the loss of one rank that
+    holds all pairs. So does the mean of its gradients over ranks if `gather` has a gradient,
     namely the *sum* over ranks of the gradients that reach a rank's features. The published code gathers without
     gradient.
     """
     image_feature, text_feature = image_feature.float(), text_feature.float()
     targets = torch.arange(len(image_feature), device=image_feature.device) + rank * len(image_feature)
-    image_to_text = image_feature @ gather(text_feature).T / temperature.float()
+    candidates = gather(text_feature)
+    if negatives is not None:
+        candidates = torch.cat([candidates, gather(negatives.float())])
+    image_to_text = image_feature @ candidates.T / temperature.float()
     text_to_image = text_feature @ gather(image_feature).T / temperature.float()
     forward = F.cross_entropy(image_to_text, targets, label_smoothing=label_smoothing)
     backward = F.cross_entropy(text_to_image, targets, label_smoothing=label_smoothing)

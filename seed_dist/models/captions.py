@@ -22,6 +22,24 @@ def clean_caption(caption: str) -> str:
     return " ".join(words[:MAX_WORDS])
 
 
+def exchanged(caption: str, words: int) -> str | None:
+    """The caption with what follows two occurrences of one word exchanged, `words` words each, or None.
+
+    "a red star left of a blue moon" becomes "a blue star left of a red moon" (1) or "a blue moon left of a red star"
+    (2): the same words said of something else. A loss that has it as a negative must learn what belongs to what, which
+    other captions of a batch hardly ever ask for (compare Yuksekgonul et al. 2023, "When and Why Vision-Language Models
+    Behave like Bags-Of-Words", who exchange words by their part of speech).
+    """
+    parts = caption.split()
+    for first, word in enumerate(parts):
+        for second in range(first + 1 + words, len(parts) - words):
+            a, b = slice(first + 1, first + 1 + words), slice(second + 1, second + 1 + words)
+            if parts[second] == word and parts[a] != parts[b]:
+                parts[a], parts[b] = parts[b], parts[a]
+                return " ".join(parts)
+    return None
+
+
 class CaptionTokenizer:
     """A transformers tokenizer folder; captions cut at `max_tokens`, padded on the right to the batch's longest."""
 

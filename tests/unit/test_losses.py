@@ -30,6 +30,17 @@ def test_contrastive_loss_of_one_rank(smoothing):
     torch.testing.assert_close(contrastive_loss(image, text, TEMPERATURE, smoothing), expected)
 
 
+def test_negatives_are_further_columns_for_images_only():
+    image, text = features()
+    wrong = -text.detach()[:5]
+    to_text = torch.cat([image @ text.T, image @ wrong.T], dim=1) / TEMPERATURE
+    to_image = text @ image.T / TEMPERATURE
+    expected = (F.cross_entropy(to_text, torch.arange(12)) + F.cross_entropy(to_image, torch.arange(12))) / 2
+    found = contrastive_loss(image, text, TEMPERATURE, negatives=wrong)
+    torch.testing.assert_close(found, expected)
+    assert found > contrastive_loss(image, text, TEMPERATURE)
+
+
 def losses_by_rank(image: torch.Tensor, text: torch.Tensor, ranks: int, with_gradient: bool) -> list[torch.Tensor]:
     """Each rank's loss. `gather` gives all features as one tensor."""
     image_parts, text_parts = image.chunk(ranks), text.chunk(ranks)

@@ -14,10 +14,11 @@ from seed_dist.config import Recipe
 from seed_dist.dist.comm import Comm
 from seed_dist.errors import ConfigError, MismatchError
 from seed_dist.losses import contrastive_loss
-from seed_dist.models.captions import CaptionTokenizer
+from seed_dist.models.captions import CaptionTokenizer, exchanged
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.train.data import StageData
 from seed_dist.train.stages.base import Ids, Stage
+from seed_dist.train.state import coins, derived_seed
 
 _VALIDATION_BLOCK = 128  # samples per forward pass
 
@@ -37,17 +38,31 @@ class CausalQFormerStage(Stage):
         return self.recipe.causal_qformer_training.validation_samples
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        image, text = self._features(batch)
+        captions = len(image)  # exchanged captions follow the true ones
         loss = contrastive_loss(
-            *self._features(batch),
+            image,
+            text[:captions],
             self.qformer.temperature,
             self.recipe.qformer.label_smoothing,
             self._gather,
             self.comm.rank,
+            text[captions:] * batch["is_changed"] if "is_changed" in batch else None,
         )
         return loss, {"temperature": self.qformer.temperature.detach().float()}
 
     def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
-        return self._batch(self.data.train.read(ids)["patches"], [self.data.train.captions[i] for i in ids])
+        captions = [self.data.train.captions[i] for i in ids]
+        patches = self.data.train.read(ids)["patches"]
+        if not self.recipe.qformer.exchanged_negatives:
+            return self._batch(patches, captions)
+        wholes = coins(ids, derived_seed(self.recipe.seed, "exchange", step)) < 0.5
+        others = [exchanged(caption, 2 if whole else 1) for caption, whole in zip(captions, wholes, strict=True)]
+        batch = self._batch(
+            patches, captions + [other or caption for other, caption in zip(others, captions, strict=True)]
+        )
+        # A caption that cannot be changed stands in for itself; its feature is multiplied by 0, so it is like no image.
+        return {**batch, "is_changed": torch.tensor([[float(other is not None)] for other in others])}
 
     def validate(self) -> dict[str, float]:
         """Share of validation images whose own caption (or an equal one) is the nearest of all, and the reverse."""

@@ -6,7 +6,7 @@ import pytest
 
 from seed_dist.errors import ConfigError
 from seed_dist.glyphs.vocabulary import save_tokenizer
-from seed_dist.models.captions import CaptionTokenizer, clean_caption
+from seed_dist.models.captions import CaptionTokenizer, clean_caption, exchanged
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,15 @@ def test_an_empty_caption_has_tokens(folder):
 def test_a_missing_tokenizer_is_named(tmp_path):
     with pytest.raises(ConfigError, match="nowhere"):
         CaptionTokenizer(str(tmp_path / "nowhere"), 16)
+
+
+def test_exchanged_captions_say_the_same_words_of_something_else() -> None:
+    caption = "a red star left of a blue moon on white"
+    assert exchanged(caption, 1) == "a blue star left of a red moon on white"
+    assert exchanged(caption, 2) == "a blue moon left of a red star on white"
+    assert exchanged("a red star above a red moon on white", 1) == "a red moon above a red star on white"
+
+
+def test_a_caption_without_two_equal_words_cannot_be_exchanged() -> None:
+    assert exchanged("a red star on white", 1) is None
+    assert exchanged("", 1) is None
