@@ -79,9 +79,9 @@ class Judge:
         unmade = [self._reader.questions[row] for row in range(imagined.asked) if row not in made]
         return score_readings(self.readings(imagined, embeddings), unmade)
 
-    def ceiling(self, originals: Tensor) -> dict[str, Any]:
-        """The same reading of the original pictures, [N, E]: the judge's own errors."""
-        return score_readings(self._reader.read(range(len(originals)), originals))
+    def score_all(self, embeddings: Tensor) -> dict[str, Any]:
+        """The same for one embedding of each caption's image [N, E], such as the originals': the judge's own errors."""
+        return score_readings(self._reader.read(range(len(embeddings)), embeddings))
 
     def chance(self) -> dict[str, Any]:
         """Fractions right for the most frequent answer."""

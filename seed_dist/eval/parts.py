@@ -118,8 +118,9 @@ def pictures_from_captions(bench: Bench, numbers: dict[str, Any]) -> None:
     few = imagined.among(config.paint_samples)
     judge = generation.Judge(workspace.clip, texts[: few.asked])
     originals = bench.first("image_embedding", few.asked)
-    scores |= {"chance": judge.chance(), "originals": judge.ceiling(originals)}
+    scores |= {"chance": judge.chance(), "originals": judge.score_all(originals)}
     embeddings = bench.embeddings(few.codes)
+    scores["from_image_codes"] = judge.score_all(bench.generated[: few.asked])
     scores["before_painting"] = judge.score(few, embeddings)
     pictures = painter.paint(embeddings, bench.recipe.seed, config.paint_steps, config.guidance)
     painted = generation.embed_pictures(workspace.clip, pictures, config.batch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import SequenceMatcher
+from itertools import groupby
 from typing import Any
 
 from seed_dist.eval.attributes import ATTRIBUTES
@@ -14,19 +15,30 @@ _SHOWN = 18
 
 
 def differences(written: str, truth: str) -> tuple[list[tuple[str, str]], int]:
-    """(kind, words) of the written caption in order, kind right, wrong or gone; and how many words are not right."""
+    """(kind, words) of the written caption in order, kind right, wrong or gone; and how many words are not right.
+
+    Captions of equal length are compared place by place, others by their longest common runs.
+    """
     said, meant = written.split(), truth.split()
     parts, faults = [], 0
-    for kind, i, j, first, last in SequenceMatcher(None, said, meant, autojunk=False).get_opcodes():
-        if kind == "equal":
-            parts.append(("right", " ".join(said[i:j])))
+    for first, last, from_, to in _runs(said, meant):
+        if said[first:last] == meant[from_:to]:
+            parts.append(("right", " ".join(said[first:last])))
             continue
-        faults += max(j - i, last - first)
-        if j > i:
-            parts.append(("wrong", " ".join(said[i:j])))
-        else:
-            parts.append(("gone", " ".join(meant[first:last])))
+        faults += max(last - first, to - from_)
+        parts.append(("wrong", " ".join(said[first:last])) if last > first else ("gone", " ".join(meant[from_:to])))
     return parts, faults
+
+
+def _runs(said: list[str], meant: list[str]) -> list[tuple[int, int, int, int]]:
+    """Runs of words that are equal or different as a whole: said[i:j] stands for meant[k:l]."""
+    if len(said) != len(meant):
+        return [codes[1:] for codes in SequenceMatcher(None, said, meant, autojunk=False).get_opcodes()]
+    runs = []
+    for _, places in groupby(range(len(said)), key=lambda i: said[i] == meant[i]):
+        first, *rest = places
+        runs.append((first, first + len(rest) + 1, first, first + len(rest) + 1))
+    return runs
 
 
 def marked(written: str, truth: str) -> Html:

@@ -110,6 +110,7 @@ def _generation_table(numbers: dict[str, Any]) -> Html:
         "painted, this split": scores,
         "painted, unseen pairs": unseen,
         "embedding before painting": scores.get("before_painting") or {},
+        "embedding from the image's own codes": scores.get("from_image_codes") or {},
         "originals (ceiling)": scores.get("originals") or {},
         "most frequent answer": scores.get("chance") or {},
     }

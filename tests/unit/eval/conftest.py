@@ -107,6 +107,7 @@ def believable_results(count=40, n=200):
         "clip_similarity": 0.71,
         "clip_similarity_shuffled": 0.11,
         "before_painting": {**reading, "glyph": 0.7},
+        "from_image_codes": {"colour": 0.9, "glyph": 0.82, "relation": 0.98, "background": 1.0},
         "originals": {"colour": 0.96, "glyph": 0.93, "relation": 0.98, "background": 1.0},
         "chance": attributes.chance_captions(truths),
     }

@@ -106,6 +106,9 @@ def test_words_are_marked():
     parts, faults = captions.differences("a red star on", "a blue star on white")
     assert parts == [("right", "a"), ("wrong", "red"), ("right", "star on"), ("gone", "white")]
     assert faults == 2
+    exchanged = captions.differences("a red sun above a blue star", "a blue star above a red sun")
+    assert exchanged[0] == [("right", "a"), ("wrong", "red sun"), ("right", "above a"), ("wrong", "blue star")]
+    assert exchanged[1] == 4
     text = re.sub("<[^>]*>", "", captions.marked("a red star on", "a blue star on white"))
     assert text.split() == ["a", "✗", "red", "star", "on", "missing:", "white"]
     assert "every word" in captions.badge("a b", "a b")
