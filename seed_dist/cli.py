@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import sys
+import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from seed_dist.errors import SeedDistError
 
 EXIT_DISK = 8
 EXIT_INTERRUPTED = 130
+
+
+def end_process(main: Callable[[], None]) -> NoReturn:
+    """Run a command's main function and end the process with its exit code; once torch is loaded, without taking the
+    interpreter apart.
+
+    For commands that talk to other ranks. A thread of gloo that lets go of the last collective's tensors while the
+    interpreter is being taken apart can never get its lock again and is ended in a way that aborts the whole process
+    ("terminate called without an active exception"): a finished training would look like a crash.
+    """
+    code: object = 1
+    try:
+        code = run_command(main)
+    except SystemExit as leave:
+        code = leave.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+    except BaseException:  # noqa: BLE001 - a defect: shown as the interpreter would have shown it
+        traceback.print_exc()
+    if "torch" not in sys.modules:
+        sys.exit(code)  # type: ignore[arg-type]
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
 def run_command(main: Callable[[], None]) -> int:

@@ -37,11 +37,16 @@ Words = tuple[Str, ...]
 
 @dataclass(frozen=True, config=_STRICT)
 class BackboneConfig:
-    """The frozen models: `embedded:NAME` for those shipped with the package, otherwise a local folder."""
+    """Weights from elsewhere: `embedded:NAME` for those shipped with the package, otherwise a local folder.
+
+    All but `qformer` stay frozen.
+    """
 
     image_encoder: Str = "embedded:clip"  # open_clip folder; its patch features feed the Q-Former
     generation_encoder: Str = "embedded:clip"  # open_clip folder; its image embedding is the generation target
     text_tokenizer: Str = "embedded:clip"  # transformers tokenizer of the Q-Former's text path
+    # Folder of save_pretrained whose weights stage 1 starts from (published: BLIP-2's); null = random weights.
+    qformer: Str | None = None
     language_model: Str = "embedded:language"  # transformers causal language model
     painter: Str = "embedded:painter"  # diffusers folder
 

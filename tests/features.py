@@ -38,6 +38,7 @@ def write_features(
 
 # A recipe for these features: everything as small as it gets, deterministic codes that need reviving.
 TINY = (
+    "backbones.qformer=null",
     "qformer.queries=4", "qformer.width=16", "qformer.heads=2", "qformer.layers=2", "qformer.mlp_width=32",
     "qformer.vision_width=12", "qformer.projection_width=8", "codebook.size=24", "codebook.width=4",
     "codebook.decoder_layers=1", "codebook.decoder_heads=2", "codebook.generation_width=6", "codebook.head=mlp",

@@ -9,11 +9,11 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from seed_dist.assets import resolve, weights_sha256
 from seed_dist.data.manifest import Manifest
 from seed_dist.encode.batches import Batch
 from seed_dist.encode.encoder import as_array
 from seed_dist.errors import MismatchError
-from seed_dist.models.assets import resolve, weights_sha256
 from seed_dist.models.model_files import module_fingerprint
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer

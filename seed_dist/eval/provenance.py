@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from seed_dist.assets import resolve, weights_sha256
 from seed_dist.config import STAGES, Recipe
 from seed_dist.data.manifest import MANIFEST_NAME
 from seed_dist.errors import SeedDistError
 from seed_dist.eval.workspace import Workspace
-from seed_dist.models.assets import resolve, weights_sha256
 from seed_dist.obs.provenance import RUN, attempt
 
 
@@ -46,7 +46,9 @@ def sizes(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def _weights(reference: str) -> dict[str, str | None]:
+def _weights(reference: str | None) -> dict[str, str | None]:
+    if reference is None:
+        return {"reference": None, "sha256": None}
     try:
         return {"reference": reference, "sha256": weights_sha256(resolve(reference))}
     except SeedDistError:  # not on this machine; what needs it has said so

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from seed_dist.models.assets import resolve
+from seed_dist.assets import resolve
 
 MAX_WORDS = 50  # published: longer captions are cut before tokenisation
 _PUNCTUATION = re.compile(r"([.!\"()*#:;~])")

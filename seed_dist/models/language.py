@@ -19,10 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from seed_dist.assets import resolve
 from seed_dist.config import LoraConfig
 from seed_dist.errors import DataError
 from seed_dist.fsio import write_json
-from seed_dist.models.assets import resolve
 
 IGNORE = -100  # label of a position that is not scored (torch's cross-entropy convention)
 

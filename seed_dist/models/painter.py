@@ -17,7 +17,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from seed_dist.models.assets import resolve, weights_sha256
+from seed_dist.assets import resolve, weights_sha256
 
 FOLD = 4  # pixels per side that become one position of the U-Net
 IMAGE_SIZE_PX = 64

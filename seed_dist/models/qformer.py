@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seed_dist.config import BackboneConfig, QFormerConfig
+from seed_dist.errors import MismatchError
 from seed_dist.models.attention import BERT_NORM_EPS, Affine, BertLayer, initialise_as_bert
 from seed_dist.models.model_files import load_weights, read_config, save_model, section
 
@@ -140,6 +141,23 @@ class CausalQFormer(nn.Module):
         model = cls(section(values, "qformer", QFormerConfig, folder), bool(values["text_path"]))
         load_weights(model, folder)
         return model.eval().requires_grad_(False)
+
+    def start_from(self, folder: Path) -> None:
+        """Take over the weights of an exported Q-Former of the same sizes, causal or not, such as BLIP-2's.
+
+        Raises MismatchError with both values of a size that differs, or with every weight that does.
+        """
+        other = section(read_config(folder, _MODEL_TYPE), "qformer", QFormerConfig, folder)
+        sizes = ("queries", "width", "layers", "heads", "mlp_width", "cross_every", "vision_width", "projection_width")
+        for name in sizes:  # heads and layers with cross-attention are not always seen from the weights' shapes
+            if getattr(other, name) != getattr(self.config, name):
+                raise MismatchError(
+                    f"{name} of {folder}",
+                    getattr(other, name),
+                    getattr(self.config, name),
+                    f"Set qformer.{name} to it, or start from other weights (backbones.qformer; null: random ones).",
+                )
+        load_weights(self, folder)
 
 
 class ReverseQFormer(nn.Module):

@@ -15,7 +15,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from PIL import Image
 from torch import Tensor
 
-from seed_dist.models.assets import resolve, weights_sha256
+from seed_dist.assets import resolve, weights_sha256
 
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 

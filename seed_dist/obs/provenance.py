@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from seed_dist.assets import resolve, weights_sha256
 from seed_dist.config import Recipe, StageName
 from seed_dist.errors import MismatchError
 from seed_dist.fsio import fingerprint, write_json
@@ -25,7 +26,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "lora": ("lora",),
 }
 _BACKBONES: dict[str, tuple[str, ...]] = {
-    "causal_qformer": ("text_tokenizer",),
+    "causal_qformer": ("text_tokenizer", "qformer"),
     "codebook": (),
     "lora": ("language_model",),
 }
@@ -55,14 +56,20 @@ _PACKAGES = (
 
 
 def stage_identity(recipe: Recipe, stage: StageName, parents: dict[str, str]) -> dict[str, Any]:
-    """What decides what a stage learns, as `section.option` -> value; two runs of one identity are one run."""
+    """What decides what a stage learns, as `section.option` -> value; two runs of one identity are one run.
+
+    Raises ConfigError when a backbone's folder is missing.
+    """
     values = recipe.as_dict()
     identity: dict[str, Any] = {"stage": stage, "seed": recipe.seed, "engine.precision": recipe.engine.precision}
     for section in _SECTIONS[stage]:
         identity |= {f"{section}.{option}": value for option, value in values[section].items()}
     if stage == "lora":
         identity |= {"codebook.size": recipe.codebook.size, "qformer.queries": recipe.qformer.queries}
-    identity |= {f"backbones.{name}": values["backbones"][name] for name in _BACKBONES[stage]}
+    for name in _BACKBONES[stage]:
+        reference = values["backbones"][name]
+        weights = None if reference is None else weights_sha256(resolve(reference))
+        identity |= {f"backbones.{name}": reference, f"backbones.{name}.sha256": weights}
     for option, value in dataclasses.asdict(recipe.training(stage)).items():
         if option not in _FREE_OPTIONS:
             identity[f"{stage}_training.{option}"] = value

@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from seed_dist.cli import run_command
+from seed_dist.cli import end_process
 from seed_dist.config import STAGES, Recipe, load_recipe
 from seed_dist.dist.ds_config import check_world_size
 from seed_dist.errors import ConfigError, SeedDistError
@@ -142,4 +142,4 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    end_process(main)

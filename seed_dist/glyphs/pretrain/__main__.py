@@ -12,7 +12,8 @@ from pathlib import Path
 
 from seed_dist.cli import run_command
 
-DEFAULTS = {"clip": (1200, 128), "painter": (4200, 32), "language": (600, 64)}  # steps, batch size
+# Steps and batch size.
+DEFAULTS = {"clip": (1200, 128), "painter": (4200, 32), "qformer": (1300, 128), "language": (600, 64)}
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     )
     parser.add_argument("model", choices=sorted(DEFAULTS))
     parser.add_argument("--out", type=Path, required=True, help="folder to write the weights and the log to")
-    parser.add_argument("--clip", default="embedded:clip", help="the CLIP that the painter is conditioned on")
+    parser.add_argument("--clip", default="embedded:clip", help="the CLIP that painter and Q-Former work with")
     parser.add_argument("--start", metavar="FOLDER", help="painter: go on from the weights of this painter folder")
     parser.add_argument("--steps", type=int, help="optimizer steps")
     parser.add_argument("--batch-size", type=int)
@@ -39,6 +40,10 @@ def main() -> None:
         from seed_dist.glyphs.pretrain.painter import train_painter
 
         train_painter(args.out, args.clip, *size, start=args.start)
+    elif args.model == "qformer":
+        from seed_dist.glyphs.pretrain.qformer import train_qformer
+
+        train_qformer(args.out, args.clip, *size)
     else:
         from seed_dist.glyphs.pretrain.language import train_language
 

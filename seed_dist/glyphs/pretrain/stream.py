@@ -15,6 +15,8 @@ from seed_dist.glyphs.scenes import (
     COLOURS,
     GLYPHS,
     RELATIONS,
+    WIDE,
+    Jitter,
     Object,
     Scene,
     draw,
@@ -39,14 +41,14 @@ class SceneBatch:
 class SceneStream(IterableDataset[SceneBatch]):
     """Batches of scenes from a seed of their own, so no picture of the demo's splits is replayed on purpose."""
 
-    def __init__(self, batch_size: int, seed: str) -> None:
-        self.batch_size, self.seed = batch_size, seed
+    def __init__(self, batch_size: int, seed: str, jitter: Jitter) -> None:
+        self.batch_size, self.seed, self.jitter = batch_size, seed, jitter
 
     def __iter__(self) -> Iterator[SceneBatch]:
         rng = random.Random(f"{self.seed}")
         while True:
             scenes = _mixed_scenes(rng, self.batch_size)
-            pixels = np.stack([np.asarray(draw(scene, rng)) for scene in scenes])
+            pixels = np.stack([np.asarray(draw(scene, rng, self.jitter)) for scene in scenes])
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
             negatives = [neighbour(rng, scene).caption() for scene in scenes]
             yield SceneBatch(
@@ -92,9 +94,10 @@ def _seen_glyph(rng: random.Random, colour: str) -> str:
     return glyph
 
 
-def scene_batches(batch_size: int, seed: str) -> Iterator[SceneBatch]:
+def scene_batches(batch_size: int, seed: str, jitter: Jitter = WIDE) -> Iterator[SceneBatch]:
+    """Batches without end, of other scenes for every seed."""
     loader = DataLoader(
-        SceneStream(batch_size, seed),
+        SceneStream(batch_size, seed, jitter),
         batch_size=None,
         num_workers=1,
         prefetch_factor=4,

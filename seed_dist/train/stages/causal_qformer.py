@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from seed_dist.assets import resolve
 from seed_dist.config import Recipe
 from seed_dist.dist.comm import Comm
 from seed_dist.errors import ConfigError, MismatchError
@@ -50,6 +51,11 @@ class CausalQFormerStage(Stage):
             text[captions:] * batch["is_changed"] if "is_changed" in batch else None,
         )
         return loss, {"temperature": self.qformer.temperature.detach().float()}
+
+    def prepare(self) -> None:
+        """Start from a trained Q-Former, if the recipe names one."""
+        if self.recipe.backbones.qformer is not None:
+            self.qformer.start_from(resolve(self.recipe.backbones.qformer))
 
     def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
         captions = [self.data.train.captions[i] for i in ids]

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from seed_dist.assets import resolve, weights_sha256
 from seed_dist.config import load_recipe
 from seed_dist.data.reader import FeatureShards, ImageShards, PairedFeatures
 from seed_dist.data.sharding import ShardOptions, shard_source
 from seed_dist.encode.targets import TARGETS, EncoderMaker
 from seed_dist.encode.workspace import EncodeRequest, encode_workspace
 from seed_dist.errors import ConfigError, DataError, MismatchError
-from seed_dist.models.assets import resolve, weights_sha256
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import SeedQuantizer

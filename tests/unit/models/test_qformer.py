@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seed_dist.config import QFormerConfig
+from seed_dist.config import BackboneConfig, QFormerConfig
+from seed_dist.errors import MismatchError
 from seed_dist.models.qformer import CausalQFormer, ReverseQFormer
 
 CONFIG = QFormerConfig(
@@ -207,6 +208,23 @@ def test_initialised_as_bert():
             is_gain = name.endswith("weight")  # of a norm: every other one-dimensional parameter is a bias
             assert torch.equal(parameter, torch.full_like(parameter, float(is_gain))), name
     assert model.temperature.item() == pytest.approx(0.07)
+
+
+def test_training_can_start_from_another_one_that_need_not_be_causal(tmp_path):
+    other = build(causal=False)
+    other.save_pretrained(tmp_path, BackboneConfig(), {})
+    model = CausalQFormer(CONFIG)
+    model.start_from(tmp_path)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+    assert model.config.causal
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("option", "value"), [("heads", 4), ("queries", 8), ("layers", 2), ("cross_every", 1)])
+def test_another_one_of_other_sizes_is_refused_with_both_values(tmp_path, option, value):
+    build(**{option: value}).save_pretrained(tmp_path, BackboneConfig(), {})
+    with pytest.raises(MismatchError, match=rf"{option} of .* is {value}, but {getattr(CONFIG, option)}.*backbones"):
+        CausalQFormer(CONFIG).start_from(tmp_path)
 
 
 @pytest.mark.parametrize(("queries", "shape"), [(1, (3, 9)), (4, (3, 4, 9))])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from seed_dist.assets import weights_sha256
 from seed_dist.config import STAGES, load_recipe
 from seed_dist.errors import MismatchError
 from seed_dist.obs.provenance import RUN, check_run, git_revision, record_run, stage_identity
@@ -51,6 +52,19 @@ def test_a_run_of_other_options_or_other_data_shows_what_differs(tmp_path: Path)
     }
     assert caught.value.expected == {"seed": 7, "codebook.size": 64, "parents.train": "cccc"}
     assert "--fresh" in str(caught.value)
+
+
+def test_other_weights_under_the_same_path_make_another_run(tmp_path: Path) -> None:
+    folder = tmp_path / "backbone"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    before = _identity("causal_qformer", f"backbones.qformer={folder}")
+    assert before == _identity("causal_qformer", f"backbones.qformer={folder}")
+    (folder / "model.safetensors").write_bytes(b"trained")
+    weights_sha256.cache_clear()  # as in a new process
+    after = _identity("causal_qformer", f"backbones.qformer={folder}")
+    assert [name for name in before if before[name] != after[name]] == ["backbones.qformer.sha256"]
+    assert _identity("causal_qformer", "backbones.qformer=null")["backbones.qformer.sha256"] is None
 
 
 def test_a_damaged_record_is_an_error_and_not_a_new_run(tmp_path: Path) -> None:

@@ -66,6 +66,18 @@ def test_recall_counts_an_equal_caption_as_a_hit() -> None:
     assert recall_at_1(queries, targets, np.array([4, 5, 6, 7])) == 0.5
 
 
+def test_stage_1_starts_from_the_weights_that_the_recipe_names(tiny: tuple[Path, tuple[str, ...]]) -> None:
+    export = tiny[0] / "causal_qformer" / "export"
+    stage, plain = _stage(tiny, "causal_qformer", f"backbones.qformer={export}"), _stage(tiny, "causal_qformer")
+    random = plain.qformer.query_tokens.detach().clone()
+    wanted = CausalQFormer.from_pretrained(export).state_dict()
+    assert not torch.equal(random, wanted["query_tokens"])
+    stage.prepare()
+    plain.prepare()
+    assert all(torch.equal(value, wanted[name]) for name, value in stage.qformer.state_dict().items())
+    assert torch.equal(plain.qformer.query_tokens, random)
+
+
 def test_the_codebook_starts_at_centres_of_the_data_and_is_then_used(tiny: tuple[Path, tuple[str, ...]]) -> None:
     stage: CodebookStage = _stage(tiny, "codebook")
     with torch.no_grad():

@@ -8,7 +8,7 @@ from pathlib import Path
 from seed_dist.errors import ConfigError
 from seed_dist.fsio import fingerprint, sha256_file
 
-EMBEDDED = Path(__file__).parents[1] / "glyphs" / "weights"
+EMBEDDED = Path(__file__).parent / "glyphs" / "weights"
 _PREFIX = "embedded:"
 
 

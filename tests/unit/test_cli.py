@@ -1,0 +1,37 @@
+"""How commands end: exit codes, messages, and no taking apart of the interpreter after collectives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import atexit, sys, torch
+from seed_dist.cli import end_process
+from seed_dist.errors import ConfigError
+atexit.register(lambda: print("taken apart"))
+def main():
+    print("worked")
+    {ending}
+end_process(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "message"),
+    [
+        ("pass", 0, ""),
+        ("sys.exit(75)", 75, ""),
+        ("sys.exit('no way')", 1, "no way"),
+        ("raise ConfigError(['option x is 1'])", 2, "error: "),
+        ("1 / 0", 1, "ZeroDivisionError"),
+    ],
+)
+def test_a_process_ends_with_its_code_and_words_at_once(ending: str, code: int, message: str) -> None:
+    script = SCRIPT.format(ending=ending)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (code, "worked\n")
+    assert message in done.stderr
+    assert ("Traceback" in done.stderr) == (ending == "1 / 0")
