@@ -1,37 +1,81 @@
 """The small painter: a diffusers U-Net that paints 64x64 pictures from a CLIP image embedding, as unCLIP decoders do.
 
-Pixels are folded 4x4 into channels (48 x 16 x 16), the embedding enters through the U-Net's class projection, and
-sampling follows diffusers' flow-matching Euler scheduler with classifier-free guidance (the null condition is the zero
+Pixels are folded 4x4 into channels (48 x 16 x 16). The embedding enters in two ways: through the U-Net's class
+projection, and as a map of features beside the noisy picture, because a picture has places and a vector has none.
+Sampling follows diffusers' flow-matching Euler scheduler with classifier-free guidance (the null condition is the zero
 vector).
 """
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import ConfigMixin, FlowMatchEulerDiscreteScheduler, ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import register_to_config
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from seed_dist.assets import resolve, weights_sha256
 
 FOLD = 4  # pixels per side that become one position of the U-Net
 IMAGE_SIZE_PX = 64
+CHANNELS = 3 * FOLD * FOLD
+MAP_CHANNELS, MAP_SIDE = 32, 8  # of the embedding's feature map, before it is enlarged to the U-Net's size
+_PROJECTION_HIDDEN = 512
 _BATCH = 64
 
 
-def build_unet(embedding_width: int) -> UNet2DConditionModel:
-    """The untrained U-Net: three levels of 64, 128 and 192 channels, FiLM-conditioned by time and embedding."""
-    channels = 3 * FOLD * FOLD
+class ImageProjection(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Embeddings [B, E] -> feature maps [B, MAP_CHANNELS, side, side] that lie beside the noisy picture."""
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(self, embedding_width: int, hidden: int = _PROJECTION_HIDDEN) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(embedding_width, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, MAP_CHANNELS * MAP_SIDE * MAP_SIDE),
+        )
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        features = self.net(embedding).unflatten(1, (MAP_CHANNELS, MAP_SIDE, MAP_SIDE))
+        return F.interpolate(features, size=IMAGE_SIZE_PX // FOLD, mode="nearest")
+
+
+class PainterModel(nn.Module):
+    """Projection and U-Net together: what is trained, and what each step of sampling calls."""
+
+    def __init__(self, projection: Any, unet: Any) -> None:
+        super().__init__()
+        self.projection, self.unet = projection, unet
+
+    def forward(self, noisy: Tensor, times: Tensor, embedding: Tensor) -> Tensor:
+        """Noisy folded pictures [B, 48, 16, 16], times [B] in 0..1000, `condition` of embeddings -> clean pictures."""
+        beside = self.projection(embedding).to(noisy.dtype)
+        joined = torch.cat([noisy, beside], dim=1).contiguous(memory_format=torch.channels_last)
+        clean: Tensor = self.unet(joined, times, None, class_labels=embedding).sample
+        return clean
+
+
+def build_painter(embedding_width: int) -> PainterModel:
+    """The untrained painter."""
+    return PainterModel(ImageProjection(embedding_width), _build_unet(embedding_width))
+
+
+def _build_unet(embedding_width: int) -> UNet2DConditionModel:
+    """Three levels of 64, 128 and 128 channels, FiLM-conditioned by time and embedding."""
     unet = UNet2DConditionModel(
         sample_size=IMAGE_SIZE_PX // FOLD,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=(64, 128, 192),
+        in_channels=CHANNELS + MAP_CHANNELS,
+        out_channels=CHANNELS,
+        block_out_channels=(64, 128, 128),
         layers_per_block=1,
         down_block_types=("DownBlock2D",) * 3,
         up_block_types=("UpBlock2D",) * 3,
@@ -45,9 +89,13 @@ def build_unet(embedding_width: int) -> UNet2DConditionModel:
     return cast(UNet2DConditionModel, unet)
 
 
-def load_unet(reference: str) -> Any:
-    """The trained U-Net of a painter folder, in float32."""
-    return UNet2DConditionModel.from_pretrained(resolve(reference) / "unet", torch_dtype=torch.float32)
+def load_painter(reference: str) -> PainterModel:
+    """The trained painter of a folder, in float32."""
+    folder = resolve(reference)
+    parts = (("projection", ImageProjection), ("unet", UNet2DConditionModel))
+    return PainterModel(
+        *(cast(Any, kind).from_pretrained(folder / name, torch_dtype=torch.float32) for name, kind in parts)
+    )
 
 
 def condition(embedding: Tensor) -> Tensor:
@@ -66,20 +114,19 @@ def unfold(folded: Tensor) -> Tensor:
 
 
 class Painter:
-    """A trained painter folder: `unet/` and `scheduler/` in diffusers' own layout."""
+    """A trained painter folder: `projection/`, `unet/` and `scheduler/` in diffusers' own layout."""
 
     def __init__(self, reference: str, device: str | torch.device = "cpu") -> None:
         folder = resolve(reference)
         self.reference, self.device = reference, torch.device(device)
         self.weights_sha256 = weights_sha256(folder)
-        self._unet = (
-            load_unet(reference).to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        )
+        model: Any = load_painter(reference)
+        self._model = model.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
         self._scheduler_folder = folder / "scheduler"
 
     @property
     def embedding_width(self) -> int:
-        return int(self._unet.config.projection_class_embeddings_input_dim)
+        return int(self._model.projection.config.embedding_width)
 
     @torch.inference_mode()
     def paint(self, embedding: Tensor, seed: int, steps: int = 20, guidance: float = 2.0) -> list[Image.Image]:
@@ -90,7 +137,7 @@ class Painter:
         pictures: list[Image.Image] = []
         for start in range(0, len(embedding), _BATCH):
             part = embedding[start : start + _BATCH]
-            noise = [_noise(seed, start + i, self._unet.config.in_channels) for i in range(len(part))]
+            noise = [_noise(seed, start + i) for i in range(len(part))]
             folded = self._sample(condition(part.to(self.device)), torch.stack(noise).to(self.device), steps, guidance)
             pictures.extend(_to_pictures(unfold(folded)))
         return pictures
@@ -99,21 +146,21 @@ class Painter:
         scheduler = cast(Any, FlowMatchEulerDiscreteScheduler.from_pretrained(self._scheduler_folder))
         scheduler.set_timesteps(steps)
         both = torch.cat([embedding, torch.zeros_like(embedding)])
-        x = noise.contiguous(memory_format=torch.channels_last)
+        x = noise
         for time in scheduler.timesteps:
             times = time.expand(2 * len(x)).to(self.device)
-            clean = self._unet(torch.cat([x, x]), times, None, class_labels=both).sample
+            clean = self._model(torch.cat([x, x]), times, both)
             given, null = clean.chunk(2)
             velocity = (x - null - guidance * (given - null)) / (time / scheduler.config.num_train_timesteps)
             x = scheduler.step(velocity, time, x).prev_sample
         return x
 
 
-def _noise(seed: int, index: int, channels: int) -> Tensor:
+def _noise(seed: int, index: int) -> Tensor:
     """The start of picture `index`: its own generator, so that batching changes nothing."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
     side = IMAGE_SIZE_PX // FOLD
-    return torch.randn(channels, side, side, generator=generator)
+    return torch.randn(CHANNELS, side, side, generator=generator)
 
 
 def _to_pictures(images: Tensor) -> list[Image.Image]:
@@ -121,9 +168,9 @@ def _to_pictures(images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(np.ascontiguousarray(picture)) for picture in pixels]
 
 
-def save_painter(folder: Path, unet: UNet2DConditionModel) -> None:
+def save_painter(folder: Path, model: PainterModel) -> None:
     """Write a painter folder; weights as float16 (they are read back into float32)."""
-    half = UNet2DConditionModel.from_config(cast(Any, unet).config)
-    half.load_state_dict(cast(Any, unet).state_dict())
-    cast(Any, half).to(torch.float16).save_pretrained(folder / "unet")
+    halved: Any = copy.deepcopy(model).to(torch.float16)
+    halved.projection.save_pretrained(folder / "projection")
+    halved.unet.save_pretrained(folder / "unet")
     FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000).save_pretrained(folder / "scheduler")

@@ -13,7 +13,7 @@ from pathlib import Path
 from seed_dist.cli import run_command
 
 # Steps and batch size.
-DEFAULTS = {"clip": (1200, 128), "painter": (4200, 32), "qformer": (1300, 128), "language": (600, 64)}
+DEFAULTS = {"clip": (1200, 128), "painter": (4500, 32), "qformer": (1300, 128), "language": (600, 64)}
 
 
 def main() -> None:

@@ -76,5 +76,5 @@ def train_language(folder: Path, steps: int, batch_size: int, seed: int, lr: flo
                 row = {"step": step, "loss": round(loss.item(), 4), "seconds": round(time.monotonic() - started, 1)}
                 print(json.dumps(row), file=log, flush=True)
                 print(f"language {row}", flush=True)
-    model.save_pretrained(folder)
+    model.half().save_pretrained(folder)  # for the package; read back into float32
     save_tokenizer(folder)

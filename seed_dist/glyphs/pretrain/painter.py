@@ -1,4 +1,9 @@
-"""Trains the small painter by flow matching on fresh scenes, conditioned on the frozen small CLIP's image embedding."""
+"""Trains the small painter by flow matching on fresh scenes, conditioned on the frozen small CLIP's image embedding.
+
+It sees the embedding of a scene with everything somewhere and paints the scene with everything in the middle of its
+place. The embedding hardly knows where in its place a thing lies; a painter that must guess spends its training on
+places instead of shapes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ from typing import Any, cast
 import torch
 
 from seed_dist.glyphs.pretrain.stream import scene_batches
-from seed_dist.models.painter import build_unet, condition, fold, load_unet, save_painter
+from seed_dist.models.painter import build_painter, condition, fold, load_painter, save_painter
 from seed_dist.models.vision import FrozenClip
 
 DROP_CONDITION = 0.1  # share of samples trained without condition, for classifier-free guidance
@@ -37,35 +42,35 @@ def train_painter(
     """
     torch.manual_seed(seed)
     clip = FrozenClip(clip_reference)
-    unet = cast(Any, build_unet(128)).to(memory_format=torch.channels_last)
-    if start is not None:
-        unet.load_state_dict(load_unet(start).state_dict())
-    average = copy.deepcopy(unet).requires_grad_(False)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
+    model = cast(Any, build_painter(128) if start is None else load_painter(start))
+    model = model.to(memory_format=torch.channels_last)
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, steps))
     folder.mkdir(parents=True, exist_ok=True)
     started, losses = time.monotonic(), []
     with (folder / "train_log.jsonl").open("w") as log:
         for step, batch in zip(range(1, steps + 1), scene_batches(batch_size, f"painter-{seed}"), strict=False):
-            images = batch.images.float() / 127.5 - 1
+            images, still = batch.images.float() / 127.5 - 1, batch.still.float() / 127.5 - 1
             with torch.autocast("cpu", torch.bfloat16):
                 label = condition(clip.image_embedding(images))
             label = label + torch.rand(len(label), 1) * MAX_EMBEDDING_NOISE * torch.randn_like(label)
             label = label * (torch.rand(len(label), 1) >= DROP_CONDITION)
-            clean, noise = fold(images), torch.randn(len(images), 48, 16, 16)
+            clean = fold(still)
+            noise = torch.randn_like(clean)
             level = torch.sigmoid(torch.randn(len(images)) + 0.5).view(-1, 1, 1, 1)
-            mixed = ((1 - level) * clean + level * noise).contiguous(memory_format=torch.channels_last)
+            mixed = (1 - level) * clean + level * noise
             with torch.autocast("cpu", torch.bfloat16):
-                painted = unet(mixed, level.flatten() * 1000, None, class_labels=label).sample
+                painted = model(mixed, level.flatten() * 1000, label)
             loss = ((painted.float() - clean) / level.clamp_min(MIN_WEIGHTED_LEVEL)).square().mean()
             optimizer.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             with torch.no_grad():
                 decay = min(EMA_DECAY, (step + 1) / (step + 10))
-                torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
+                torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
             losses.append(loss.item())
             if step % 50 == 0 or step == steps:
                 seconds = round(time.monotonic() - started, 1)

@@ -6,12 +6,12 @@ queries, and captioning from the queries. Its third, matching, adds nothing on d
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
 import time
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +113,7 @@ def train_qformer(folder: Path, clip_reference: str, steps: int, batch_size: int
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
-            cast(Tensor, model.temperature.data).clamp_(min=0.01)
+            model.temperature.data.clamp_(min=0.01)
             if step % 50 == 0 or step == steps:
                 row = {
                     "step": step,
@@ -125,4 +125,5 @@ def train_qformer(folder: Path, clip_reference: str, steps: int, batch_size: int
                 print(f"qformer {row}", flush=True)
             if step % 500 == 0 or step == steps:
                 backbones = BackboneConfig(image_encoder=clip_reference, generation_encoder=clip_reference)
-                model.save_pretrained(folder, backbones, {"pretrained": {"seed": seed, "steps": step}})
+                halved = copy.deepcopy(model).half()  # for the package; read back into float32
+                halved.save_pretrained(folder, backbones, {"pretrained": {"seed": seed, "steps": step}})

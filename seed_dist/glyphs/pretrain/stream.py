@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
 from seed_dist.glyphs.scenes import (
@@ -15,8 +16,7 @@ from seed_dist.glyphs.scenes import (
     COLOURS,
     GLYPHS,
     RELATIONS,
-    WIDE,
-    Jitter,
+    STILL,
     Object,
     Scene,
     draw,
@@ -30,9 +30,13 @@ GROUP = 16  # scenes of a batch that differ in glyphs alone
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """images: uint8 [B, 3, 64, 64]; B captions and one hard-negative caption for each; labels: int64 [B, 6]."""
+    """images and still: uint8 [B, 3, 64, 64]; B captions and a hard-negative caption for each; labels: int64 [B, 6].
+
+    `still` are the same scenes with everything in the middle of its place.
+    """
 
     images: torch.Tensor
+    still: torch.Tensor
     captions: list[str]
     negatives: list[str]
     labels: torch.Tensor
@@ -41,19 +45,23 @@ class SceneBatch:
 class SceneStream(IterableDataset[SceneBatch]):
     """Batches of scenes from a seed of their own, so no picture of the demo's splits is replayed on purpose."""
 
-    def __init__(self, batch_size: int, seed: str, jitter: Jitter) -> None:
-        self.batch_size, self.seed, self.jitter = batch_size, seed, jitter
+    def __init__(self, batch_size: int, seed: str) -> None:
+        self.batch_size, self.seed = batch_size, seed
 
     def __iter__(self) -> Iterator[SceneBatch]:
         rng = random.Random(f"{self.seed}")
         while True:
             scenes = _mixed_scenes(rng, self.batch_size)
-            pixels = np.stack([np.asarray(draw(scene, rng, self.jitter)) for scene in scenes])
-            images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+            images = _pixels([draw(scene, rng) for scene in scenes])
+            still = _pixels([draw(scene, random.Random(0), STILL) for scene in scenes])  # leaves `rng` alone
             negatives = [neighbour(rng, scene).caption() for scene in scenes]
-            yield SceneBatch(
-                images, [s.caption() for s in scenes], negatives, torch.tensor([labels(s) for s in scenes])
-            )
+            classes = torch.tensor([labels(scene) for scene in scenes])
+            yield SceneBatch(images, still, [scene.caption() for scene in scenes], negatives, classes)
+
+
+def _pixels(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """uint8 [B, 3, H, W]."""
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2).contiguous()
 
 
 LABEL_SIZES = (len(COLOURS), len(GLYPHS), len(COLOURS) + 1, len(GLYPHS) + 1, len(RELATIONS) + 1, len(BACKGROUNDS))
@@ -94,10 +102,10 @@ def _seen_glyph(rng: random.Random, colour: str) -> str:
     return glyph
 
 
-def scene_batches(batch_size: int, seed: str, jitter: Jitter = WIDE) -> Iterator[SceneBatch]:
+def scene_batches(batch_size: int, seed: str) -> Iterator[SceneBatch]:
     """Batches without end, of other scenes for every seed."""
     loader = DataLoader(
-        SceneStream(batch_size, seed, jitter),
+        SceneStream(batch_size, seed),
         batch_size=None,
         num_workers=1,
         prefetch_factor=4,

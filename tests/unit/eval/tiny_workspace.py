@@ -11,7 +11,7 @@ from seed_dist.encode.workspace import EncodeRequest, encode_workspace
 from seed_dist.glyphs.scenes import draw, sample_scene
 from seed_dist.glyphs.vocabulary import build_tokenizer, save_tokenizer
 from seed_dist.models.language import SeedLanguageModel
-from seed_dist.models.painter import build_unet, save_painter
+from seed_dist.models.painter import build_painter, save_painter
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import SeedQuantizer
@@ -53,7 +53,7 @@ def frozen_models(folder):
     save_tokenizer(folder / "language")
     clip = FrozenClip("embedded:clip")
     image = torch.zeros(1, 3, clip.image_size, clip.image_size)
-    save_painter(folder / "painter", build_unet(clip.image_embedding(image).shape[1]))
+    save_painter(folder / "painter", build_painter(clip.image_embedding(image).shape[1]))
     return (
         f"backbones.language_model={folder / 'language'}",
         f"backbones.painter={folder / 'painter'}",
