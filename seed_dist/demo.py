@@ -13,12 +13,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from seed_dist.cli import run_command
 from seed_dist.config import Recipe, load_recipe
 from seed_dist.errors import DataError, MismatchError, SeedDistError
 from seed_dist.fsio import fingerprint, folder_lock, write_json
+from seed_dist.obs.memory import watched_memory
 from seed_dist.ops.chain import ROOT, Chain, Step
+
+SECONDS, PEAKS, _FINISHED = "seconds.json", "peak_memory_bytes.json", "steps.json"  # step name -> value
 
 
 def main() -> None:
@@ -73,24 +77,30 @@ def _check_same_demo(work: Path, chain: Chain, recipe: Recipe) -> None:
 
 
 def run_step(work: Path, step: Step) -> bool:
-    """Run one command unless it is recorded as finished; its seconds go to seconds.json. True when it ran."""
-    record = work / "seconds.json"
-    steps = work / "steps.json"
-    seconds: dict[str, float] = json.loads(record.read_text()) if record.exists() else {}
-    finished: dict[str, str] = json.loads(steps.read_text()) if steps.exists() else {}
+    """Run one command unless it is recorded as finished. True when it ran.
+
+    Its seconds go to seconds.json, the most memory that it and its children took to peak_memory_bytes.json.
+    """
+    seconds, peaks, finished = (_read(work / name) for name in (SECONDS, PEAKS, _FINISHED))
     mark = fingerprint(step.shown())
     if finished.get(step.name) == mark:
         return False
     print(f"\n--- {step.name}\n$ {step.shown()}", flush=True)
     started = time.monotonic()
-    code = subprocess.run(step.command, cwd=ROOT, env=_environment(), check=False).returncode
+    with watched_memory() as peak:
+        code = subprocess.run(step.command, cwd=ROOT, env=_environment(), check=False).returncode
     if code != 0:
         raise StepFailedError(step, code)
     seconds[step.name] = round(seconds.get(step.name, 0.0) + time.monotonic() - started, 1)
+    peaks[step.name] = max(peaks.get(step.name, 0), peak.size_bytes)
     finished[step.name] = mark
-    write_json(record, seconds)
-    write_json(steps, finished)
+    for name, values in ((SECONDS, seconds), (PEAKS, peaks), (_FINISHED, finished)):
+        write_json(work / name, values)
     return True
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _environment() -> dict[str, str]:

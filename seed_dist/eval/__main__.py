@@ -34,13 +34,16 @@ def main() -> None:
     from seed_dist.eval.results import by_cause
     from seed_dist.eval.suite import evaluate
     from seed_dist.eval.workspace import Invocation, Workspace
+    from seed_dist.obs.memory import watched_memory
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     workspace = Workspace(recipe, Invocation(args.recipe, args.work, tuple(args.set)), device)
-    results = evaluate(workspace, args.split)
+    with watched_memory() as peak:
+        results = evaluate(workspace, args.split)
     results.numbers["provenance"] = provenance.provenance(recipe, args.work)
     results.numbers["sizes"] = provenance.sizes(workspace)
     results.numbers["seconds"] = {**provenance.seconds(args.work), "eval": round(time.monotonic() - started, 1)}
+    results.numbers["peak_memory_bytes"] = {**provenance.peak_memory_bytes(args.work), "eval": peak.size_bytes}
     for path in write_report(args.out or args.work, results):
         print(path)
     for gap, names in by_cause(results.gaps):

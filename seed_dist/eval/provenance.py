@@ -36,6 +36,12 @@ def seconds(work: Path) -> dict[str, float]:
     return {name: float(value) for name, value in recorded.items() if isinstance(value, (int, float))}
 
 
+def peak_memory_bytes(work: Path) -> dict[str, int]:
+    """The most memory that each step of the demo and its children took together; empty without the demo runner."""
+    recorded = _read(work / "peak_memory_bytes.json")
+    return {name: int(value) for name, value in recorded.items() if isinstance(value, (int, float))}
+
+
 def sizes(workspace: Workspace) -> dict[str, Any]:
     """Bytes on disk of the data and of each stage; parameters of the models that were loaded."""
     work = workspace.work

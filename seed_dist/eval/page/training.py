@@ -115,10 +115,10 @@ def facts(numbers: dict[str, Any]) -> Html:
     seconds, sizes = numbers.get("seconds") or {}, numbers.get("sizes") or {}
     made = []
     if seconds:
-        rows = [[name, _duration(value)] for name, value in seconds.items()]
-        made.append(
-            table(["step", "time"], [*rows, ["together", _duration(sum(seconds.values()))]], "Time of each step")
-        )
+        peaks = numbers.get("peak_memory_bytes") or {}
+        rows = [[name, _duration(value), _size_or_dash(peaks.get(name))] for name, value in seconds.items()]
+        together = ["together", _duration(sum(seconds.values())), _size_or_dash(max(peaks.values(), default=None))]
+        made.append(table(["step", "time", "peak memory"], [*rows, together], "Time and memory of each step"))
     if sizes.get("bytes"):
         made.append(
             table(["folder", "size"], [[name, _size(value)] for name, value in sizes["bytes"].items()], "On disk")
@@ -151,6 +151,10 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     return f"{whole // 3600} h {whole % 3600 // 60} min" if whole >= 3600 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def _size_or_dash(size_bytes: float | None) -> str:
+    return "-" if size_bytes is None else _size(size_bytes)
 
 
 def _size(size_bytes: float) -> str:

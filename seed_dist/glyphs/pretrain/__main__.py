@@ -1,7 +1,7 @@
-"""Makes the frozen glyph backbones again: the small CLIP, the painter conditioned on it, and the language model.
+"""Makes the weights again that stand in for downloaded ones: the small CLIP, the painter conditioned on it, the
+Q-Former that stage 1 starts from, and the language model.
 
-Each folder's train_log.jsonl is the log of the weights that ship with the package. They came from the defaults here,
-the painter from a second run on top (`--start` its first folder, `--seed 1 --steps 2800`).
+Each folder's train_log.jsonl is the log of the weights that ship with the package; they came from the defaults here.
 """
 
 from __future__ import annotations

@@ -128,6 +128,7 @@ def believable_results(count=40, n=200):
         "generation": generation,
         "heldout_pairs": {"caption": {**caption, "exact": 0.2}, "generation": {**generation, "colour": 0.5}},
         "seconds": {"scenes": 8.2, "shard_train": 14.0, "train_causal_qformer": 133.4, "train_lora": 288.0},
+        "peak_memory_bytes": {"scenes": 180_000_000, "train_lora": 2_345_000_000},
         "sizes": {
             "bytes": {"images": 61_000_000, "features/patches": 1_040_000_000},
             "parameters": {"causal Q-Former": 1_234_567, "tokenizer": 2_345_678, "LoRA adapter": 234_567},

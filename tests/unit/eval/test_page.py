@@ -61,6 +61,7 @@ def test_the_page_is_complete_and_well_formed(believable):
     assert all(g.get("aria-label") or g.get("aria-hidden") for g in found.graphics)
     assert len(page) < 5_000_000
     assert "prefers-color-scheme: dark" in page
+    assert "<td>4 min 48 s</td><td>2.3 GB</td>" in page.replace("\n", "")
 
 
 def test_the_page_loads_nothing_from_elsewhere(believable):

@@ -179,6 +179,7 @@ def test_the_command_runs_without_deepspeed(workspace, tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["seconds"]["train_lora"] == 12.5
     assert report["seconds"]["eval"] > 0
+    assert report["peak_memory_bytes"]["eval"] > 50_000_000
     assert (tmp_path / "report.html").stat().st_size < 5_000_000
     assert str(tmp_path / "report.html") in run.stdout
     assert "eval  test: caption" in run.stderr

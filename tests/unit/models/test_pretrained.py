@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from seed_dist.config import BackboneConfig, CodebookConfig, QFormerConfig
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.glyphs.vocabulary import build_tokenizer, save_tokenizer
-from seed_dist.models.painter import build_unet, save_painter
+from seed_dist.models.painter import build_painter, save_painter
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import SeedQuantizer
@@ -161,7 +161,7 @@ def test_retrieval_features(tokenizer):
 
 def test_painting_is_seeded_and_batched(tokenizer, tmp_path):
     torch.manual_seed(0)
-    save_painter(tmp_path, build_unet(CODEBOOK.generation_width))
+    save_painter(tmp_path, build_painter(CODEBOOK.generation_width))
     tokenizer.backbones = replace(tokenizer.backbones, painter=str(tmp_path))
     ids = tokenizer.encode(features(3))
 
