@@ -25,6 +25,8 @@ def train(run: Run, last_step: int) -> Outcome:
     """
     engine, comm, state, training = run.engine, run.engine.comm, run.state, run.training
     run.stage.train()
+    if state.step == 0:
+        validate(run)  # where training starts from; and what breaks in validation breaks now, not hours later
     # The reader starts here and not earlier, because only now the position is known.
     steps = prefetched(lambda step: read_step(run, step), state.step, last_step)
     began_s = time.monotonic()

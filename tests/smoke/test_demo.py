@@ -53,6 +53,7 @@ def test_demo_reaches_the_report_and_then_has_nothing_left_to_do(tmp_path: Path)
     assert (tmp_path / "report.html").stat().st_size > 20_000
     journal = [json.loads(line) for line in (tmp_path / "codebook" / "journal.jsonl").read_text().splitlines()]
     assert [row["step"] for row in journal if row["event"] == "step"] == [1, 2, 3, 4]
+    assert [row["step"] for row in journal if row["event"] == "validation"] == [0, 4]
 
     before = (tmp_path / "report.json").read_bytes()
     again = demo(tmp_path)
