@@ -107,7 +107,7 @@ def _content(path: Path) -> Any:
 def _cause(error: Exception) -> str:
     """What torch found, without its advice to load the file in another way."""
     text = str(error)
-    found = re.search(r"Unsupported (?:global|class|operand)[^\n]*?(?=\.? (?:was not|is not)|\. |\n|$)", text)
+    found = re.search(r"unsupported (?:global: )?\w+ [\w.]+", text, re.IGNORECASE)
     return (found[0] if found else text.strip().split("\n")[0] or type(error).__name__)[:160]
 
 
