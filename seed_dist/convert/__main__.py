@@ -35,10 +35,10 @@ def main() -> None:
 
     from seed_dist.convert.sizes import Told  # torch, when the options are known to be right
     from seed_dist.convert.to_ours import ToOurs, convert_to_ours
-    from seed_dist.convert.to_published import ToPublished, convert_to_published
+    from seed_dist.convert.to_published import convert_to_published
 
     if args.source.is_dir():
-        lines = convert_to_published(ToPublished(args.source, args.out))
+        lines = convert_to_published(args.source, args.out)
     else:
         told = Told(args.heads, args.decoder_heads, args.head)
         lines = convert_to_ours(ToOurs(args.source, args.out, told, backbones, args.qformer))
@@ -83,13 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--head", choices=("mlp", "reverse_qformer"), help="the head that SOURCE must have (default: either)")
     add("--heads", type=int, metavar="N", help="attention heads of the Q-Former (default: width / 64)")
     add("--decoder-heads", type=int, metavar="N", help="those of the decoders (default: as in the Q-Former)")
-    add(
-        "--backbone",
-        action="append",
-        default=[],
-        metavar="NAME=FOLDER",
-        help="frozen model that the folder names: image_encoder, painter, ... (default: the embedded ones)",
-    )
+    explained = "frozen model that the folder names: image_encoder, painter, ... (default: the embedded ones)"
+    add("--backbone", action="append", default=[], metavar="NAME=FOLDER", help=explained)
     return parser
 
 

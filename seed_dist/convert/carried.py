@@ -26,7 +26,8 @@ def save_carried(folder: Path, carried: Mapping[str, Tensor]) -> None:
     """Write what is carried into an exported folder; nothing for nothing."""
     if not carried:
         return
-    stored = {name: tensor.contiguous() for name, tensor in carried.items() if name != _OUTPUT}
+    # A copy of each: the two biases of the captioning head are one tensor in the published class.
+    stored = {name: tensor.contiguous().clone() for name, tensor in carried.items() if name != _OUTPUT}
     metadata = {"format": "pt", _TIED: "word embeddings" if _OUTPUT in carried else "none"}
     with atomic_file(folder / CARRIED_NAME) as file:
         file.write(save(stored, metadata=metadata))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def _sorted_out(path: Path, tensors: Mapping[str, Tensor], besides: tuple[str, .
         raise MismatchError(
             f"the type of numbers in {path}",
             "; ".join(listed("of another type", wrong)),
-            f"{' or '.join(names_of_types(_DTYPES))}",
+            "float32, float16 or bfloat16",
             "Convert those tensors where the file was made.",
         )
     return Checkpoint(path, weights, besides, left_out)
@@ -150,8 +150,3 @@ def _reason(name: str) -> str | None:
         if name.startswith(beginning):
             return f"{beginning}*: {reason}"
     return "position_ids: rebuilt by whoever needs them" if _REBUILT.search(name) else None
-
-
-def names_of_types(types: Iterable[torch.dtype]) -> list[str]:
-    """float32 rather than torch.float32."""
-    return [str(kind).removeprefix("torch.") for kind in types]

@@ -17,7 +17,6 @@ from seed_dist.config import CodebookConfig, QFormerConfig
 from seed_dist.errors import ConfigError
 
 Head = Literal["mlp", "reverse_qformer"]
-HEADS: tuple[Head, ...] = ("mlp", "reverse_qformer")
 _HEAD_WIDTH = 64  # of BERT, and so of every published Q-Former
 _LAYER = "Qformer.bert.encoder.layer."
 _WORDS, _POSITIONS = (f"Qformer.bert.embeddings.{name}_embeddings.weight" for name in ("word", "position"))

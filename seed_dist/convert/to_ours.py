@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seed_dist.config import BackboneConfig, QFormerConfig
 from seed_dist.convert.carried import CARRIED_NAME, MATCHING, save_carried
-from seed_dist.convert.checkpoint_file import Checkpoint, names_of_types, read_checkpoint
+from seed_dist.convert.checkpoint_file import Checkpoint, read_checkpoint
 from seed_dist.convert.sizes import Told, codebook_config, has_text_path, qformer_config
 from seed_dist.errors import ConfigError, DataError, MismatchError
 from seed_dist.fsio import atomic_folder, sha256_file
@@ -56,7 +56,7 @@ def convert_to_ours(request: ToOurs) -> list[str]:
     files = [read_checkpoint(path) for path in (request.source, request.qformer) if path is not None]
     weights = _joined(files)
     built = _tokenizer(request, weights) if _holds(files[0], _QUANTIZER) else _qformer(request, weights)
-    origins = {"files": {file.path.name: sha256_file(file.path) for file in files}, "kind": built.kind}
+    origins = {"files": [[file.path.name, sha256_file(file.path)] for file in files], "kind": built.kind}
     with atomic_folder(request.out) as partial:
         if isinstance(built.model, SeedTokenizer):
             built.model.provenance = {"converted_from": origins}
@@ -103,9 +103,9 @@ def _holds(checkpoint: Checkpoint, beginnings: tuple[str, ...]) -> bool:
 
 def _qformer(request: ToOurs, weights: Mapping[str, Tensor]) -> _Built:
     told = request.told
-    for option, value in (("--head", told.head), ("--decoder-heads", told.decoder_heads)):
-        if value is not None:
-            raise ConfigError([f"{option} belongs to a tokenizer, but {request.source} is a Q-Former; leave it away"])
+    given = [option for option, value in (("--head", told.head), ("--decoder-heads", told.decoder_heads)) if value]
+    if given:
+        raise ConfigError([f"{given[0]} belongs to a tokenizer, but {request.source} is a Q-Former; leave it away"])
     matching = {name: tensor for name, tensor in weights.items() if name.startswith(MATCHING)}
     config = qformer_config(weights, told, causal=not matching)
     model = CausalQFormer(config, text_path=has_text_path(weights))
@@ -148,7 +148,7 @@ def _tokenizer(request: ToOurs, weights: Mapping[str, Tensor]) -> _Built:
 def _found(built: _Built, files: list[Checkpoint]) -> list[str]:
     lines = [f"found     {built.kind}"]
     for file in files:
-        types = " and ".join(names_of_types(sorted({t.dtype for t in file.weights.values()}, key=str)))
+        types = " and ".join(sorted({str(t.dtype).removeprefix("torch.") for t in file.weights.values()}))
         besides = f"; not needed: {', '.join(file.besides)}" if file.besides else ""
         lines.append(f"read      {file.path}: {len(file.weights)} tensors of {types}{besides}")
         lines += [f"left out  {count} x {reason}" for reason, count in file.left_out.items()]

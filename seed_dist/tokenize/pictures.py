@@ -71,11 +71,8 @@ def _in_shard(path: Path) -> Iterator[Picture | Unreadable]:
                     file = shard.extractfile(member)
                     assert file is not None, f"{member.name} is a file"
                     yield _picture(f"{_line(path)}/{_line(member.name)}", file.read())
-    except tarfile.TarError as error:
+    except (tarfile.TarError, OSError) as error:
         yield Unreadable(_line(path), f"the shard is damaged after {count} pictures: {error}")
-        return
-    except OSError as error:
-        yield Unreadable(_line(path), f"the shard cannot be read after {count} pictures: {error.strerror or error}")
         return
     if not count:
         yield Unreadable(_line(path), "the shard holds no pictures; give one of images, as data_prep/shard.py writes")

@@ -44,9 +44,10 @@ def noisy(module: nn.Module, seed: int) -> nn.Module:
 
 def captioning_head(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The head that BLIP-2's first stage writes captions with; its output matrix is the word embedding."""
-    head = "Qformer.cls.predictions"
+    head, bias = "Qformer.cls.predictions", torch.randn(VOCABULARY)
     return {
-        f"{head}.bias": torch.randn(VOCABULARY),
+        f"{head}.bias": bias,
+        f"{head}.decoder.bias": bias,  # one parameter under two names
         f"{head}.transform.dense.weight": torch.randn(WIDTH, WIDTH),
         f"{head}.decoder.weight": weights["Qformer.bert.embeddings.word_embeddings.weight"],
     }

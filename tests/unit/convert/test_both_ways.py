@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from seed_dist.convert.carried import CARRIED_NAME
 from seed_dist.convert.sizes import Told
 from seed_dist.convert.to_ours import ToOurs, convert_to_ours
-from seed_dist.convert.to_published import ToPublished, convert_to_published
+from seed_dist.convert.to_published import convert_to_published
 from seed_dist.fsio import sha256_file
 from seed_dist.models.model_files import exported_state
 from seed_dist.models.pretrained import SeedTokenizer
@@ -29,7 +29,7 @@ def there_and_back(source: Path, folder: Path, told: Told | None = None, suffix:
     """(summary of the way there, the file that came back)."""
     lines = convert_to_ours(ToOurs(source, folder / "ours", told or Told()))
     back = folder / f"back{suffix}"
-    convert_to_published(ToPublished(folder / "ours", back))
+    convert_to_published(folder / "ours", back)
     return "\n".join(lines), back
 
 
@@ -54,7 +54,7 @@ def test_a_tokenizer_with_and_without_its_vit(tmp_path, head):
     assert codebook.head == head
     for name in ("queries", "width", "layers", "mlp_width", "vision_width"):
         assert f"{name} {getattr(QFORMER, name)}" in summary
-    assert model.provenance["converted_from"]["files"] == {source.name: sha256_file(source)}
+    assert model.provenance["converted_from"]["files"] == [[source.name, sha256_file(source)]]
 
     (tmp_path / "bare").mkdir()
     bare, back = there_and_back(saved(tmp_path / "bare.pt", weights), tmp_path / "bare")
@@ -69,12 +69,12 @@ def test_a_stage_1_checkpoint(tmp_path, suffix):
     summary, back = there_and_back(source, tmp_path, suffix=suffix)
     assert "causal Q-Former of stage 1" in summary
     assert "not needed: optimizer, config, scaler, epoch" in summary
-    assert "kept      3 x Qformer.cls" in summary
+    assert "kept      4 x Qformer.cls" in summary
     if suffix == ".pt":
         assert set(torch.load(back, weights_only=True)) == {"model"}
     assert_same(tensors_of(back) if suffix == ".pt" else load_file(back), weights)
     with safe_open(tmp_path / "ours" / CARRIED_NAME, "pt") as file:
-        assert len(list(file.keys())) == 2  # the output matrix is the word embedding
+        assert len(list(file.keys())) == 3  # the output matrix is the word embedding
     assert CausalQFormer.from_pretrained(tmp_path / "ours").config.causal
 
 
@@ -83,7 +83,7 @@ def test_blip2_is_what_stage_1_starts_from(tmp_path):
     source = saved(tmp_path / "blip2_pretrained.pth", {"model": {**weights, **VIT}})
     summary, back = there_and_back(source, tmp_path)
     assert "BLIP-2 Q-Former of stage 1, bidirectional" in summary
-    assert "5 x Qformer.cls, itm_head" in summary
+    assert "6 x Qformer.cls, itm_head" in summary
     assert f"backbones.qformer={tmp_path / 'ours'}" in summary
     assert_same(tensors_of(back), weights)
     assert not CausalQFormer.from_pretrained(tmp_path / "ours").config.causal
@@ -104,7 +104,7 @@ def test_the_two_checkpoints_of_the_published_training(tmp_path):
     summary = "\n".join(convert_to_ours(ToOurs(source, tmp_path / "ours", qformer=qformer)))
     assert "1 x clip_model.*: the frozen CLIP" in summary
     assert SeedTokenizer.from_pretrained(tmp_path / "ours").qformer.has_text_path
-    convert_to_published(ToPublished(tmp_path / "ours", tmp_path / "back.pt"))
+    convert_to_published(tmp_path / "ours", tmp_path / "back.pt")
     del second["Qformer.bert.embeddings.position_ids"]
     assert_same(tensors_of(tmp_path / "back.pt"), {**first, **second})
 

@@ -152,7 +152,7 @@ def test_a_truncated_file(convert, tmp_path):
 @pytest.mark.parametrize("kind", [torch.int64, torch.float64])
 def test_numbers_that_would_be_rounded(convert, tmp_path, kind):
     saved(tmp_path / "x.pt", {**published.stage1(), "temp": torch.ones([], dtype=kind)})
-    refused(convert, ["x.pt", "ours"], 4, f"temp {kind}", "float32 or float16 or bfloat16")
+    refused(convert, ["x.pt", "ours"], 4, f"temp {kind}", "float32, float16 or bfloat16")
 
 
 def test_stage_2_alone_asks_for_stage_1(convert, tmp_path):

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import tarfile
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,8 @@ def test_damaged_and_foreign_shards(tokenize, tmp_path):
     assert "4 of 6 could not be read" in err
 
 
-def test_painted_pictures_depend_on_the_ids_alone(tokenize, tmp_path):
+def test_painted_pictures_depend_on_the_ids_alone(tokenize, monkeypatch, tmp_path):
+    monkeypatch.setattr(SeedTokenizer, "paint", partialmethod(SeedTokenizer.paint, steps=1))  # quickly rather than well
     save_painter(tmp_path / "painter", build_painter(12))
     export(tmp_path / "tokenizer", painter=str(tmp_path / "painter"))
     folder = fill(tmp_path / "photos", 2)
