@@ -48,6 +48,20 @@ def module_fingerprint(module: nn.Module, config: Mapping[str, Any]) -> str:
 
 def read_config(folder: Path, model_type: str) -> dict[str, Any]:
     """config.json of an exported model; DataError or MismatchError with the next action."""
+    values = _read_object(folder)
+    found = (values.get("model_type"), values.get("format"))
+    if found != (model_type, FORMAT):
+        path = folder / CONFIG_NAME
+        raise MismatchError(f"(model_type, format) of {path}", found, (model_type, FORMAT), "Give the right folder.")
+    return values
+
+
+def read_model_type(folder: Path) -> object:
+    """Which kind of exported model a folder holds, by its config.json."""
+    return _read_object(folder).get("model_type")
+
+
+def _read_object(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise DataError(
@@ -59,9 +73,6 @@ def read_config(folder: Path, model_type: str) -> dict[str, Any]:
         raise DataError(f"{path} is not JSON ({error}). Export the model again.") from error
     if not isinstance(values, dict):
         raise DataError(f"{path} holds a {type(values).__name__}, but an object is needed. Export the model again.")
-    found = (values.get("model_type"), values.get("format"))
-    if found != (model_type, FORMAT):
-        raise MismatchError(f"(model_type, format) of {path}", found, (model_type, FORMAT), "Give the right folder.")
     return values
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seed_dist.config import BackboneConfig, CodebookConfig, QFormerConfig
-from seed_dist.errors import DataError
+from seed_dist.errors import DataError, MismatchError
 from seed_dist.models.model_files import load_weights, read_config, save_model, section
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import SeedQuantizer
@@ -115,6 +115,13 @@ class SeedTokenizer(nn.Module):
             from seed_dist.models.painter import Painter
 
             self._painter = Painter(self.backbones.painter, self.device)
+        if self._painter.embedding_width != embeddings.shape[-1]:
+            raise MismatchError(
+                f"the width of embeddings that the painter {self._painter.reference} reads",
+                self._painter.embedding_width,
+                embeddings.shape[-1],
+                "Name a painter for this tokenizer's generation embeddings (backbones.painter).",
+            )
         return self._painter.paint(embeddings, seed, steps, guidance)
 
     @torch.no_grad()
@@ -160,8 +167,16 @@ class SeedTokenizer(nn.Module):
             from seed_dist.models.vision import FrozenClip
 
             self._image_encoder = FrozenClip(self.backbones.image_encoder, self.device)
-        encoder = self._image_encoder
-        return encoder.patch_features(torch.stack([encoder.preprocess(image) for image in images]).to(self.device))
+        encoder, width = self._image_encoder, self.qformer.config.vision_width
+        features = encoder.patch_features(torch.stack([encoder.preprocess(image) for image in images]).to(self.device))
+        if features.shape[-1] != width:
+            raise MismatchError(
+                f"the width of patch features of {encoder.reference}",
+                features.shape[-1],
+                width,
+                "Name the image encoder that this tokenizer was trained with (backbones.image_encoder).",
+            )
+        return features
 
     def _in_blocks(self, images: Images, function: Callable[[Images], Tensor]) -> Tensor | None:
         """`function` of blocks of images, joined on the CPU; None without images."""

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("glyphs",),  # uses the models' torchvision guard and painter
     ("obs",),
     ("dist",),
-    ("encode", "eval", "ops", "train"),
+    ("convert", "encode", "eval", "ops", "tokenize", "train"),
     ("demo",),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
