@@ -25,8 +25,8 @@ def resolve(reference: str) -> Path:
         raise ConfigError(
             [
                 f"backbone {reference!r} is no folder (looked for {folder.absolute()}); put the model's folder "
-                "(configuration and safetensors) there, or say where it is with --set backbones.OPTION=PATH, the option "
-                f"that is {reference!r} now; what ships with the package is {_PREFIX}NAME"
+                "(configuration and safetensors) there, or say where it is with --set backbones.OPTION=PATH, OPTION "
+                f"being the one that is {reference!r}; those that ship with the package are {_PREFIX}NAME"
             ]
         )
     return folder
