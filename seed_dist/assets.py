@@ -24,8 +24,9 @@ def resolve(reference: str) -> Path:
     if not folder.is_dir():
         raise ConfigError(
             [
-                f"backbone {reference!r} is no folder on this machine; copy the model's folder (configuration and "
-                f"safetensors) here and give its path, or use an {_PREFIX}NAME backbone"
+                f"backbone {reference!r} is no folder (looked for {folder.absolute()}); put the model's folder "
+                "(configuration and safetensors) there, or say where it is with --set backbones.OPTION=PATH, OPTION "
+                f"being the one that is {reference!r}; those that ship with the package are {_PREFIX}NAME"
             ]
         )
     return folder

@@ -12,6 +12,7 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from PIL import Image
 from torch import Tensor
 
@@ -93,9 +94,10 @@ class FrozenClip:
             grid = out["image_intermediates"][0]
             return _with_positions(grid.flatten(2).transpose(1, 2), grid.shape[-2:]), out["image_features"]
         # Block -2 of L is the output of block L-1: the last block is left out, as in BLIP-2.
+        blocks = tower.trunk.blocks if isinstance(tower, TimmModel) else tower.transformer.resblocks
         out = tower.forward_intermediates(
             images.to(self.device),
-            indices=[len(tower.transformer.resblocks) - 2],
+            indices=[len(blocks) - 2],
             normalize_intermediates=False,
             output_fmt="NLC",
             output_extra_tokens=True,

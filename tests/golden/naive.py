@@ -84,14 +84,18 @@ def unit(x: Tensor) -> Tensor:
     return x / x.norm(dim=-1, keepdim=True)
 
 
-def contrastive_loss(w: Weights, causal: Tensor, hidden: Tensor, smoothing: float) -> Tensor:
+def contrastive_loss(
+    w: Weights, causal: Tensor, hidden: Tensor, smoothing: float, gather_with_gradient: bool = True
+) -> Tensor:
+    """All pairs on one rank. Without gradient through the gather, what a row is compared with is a constant."""
     image = unit(linear(w, "vision_proj", causal[:, -1]))
     text = unit(linear(w, "text_proj", hidden[:, 0]))
     count = len(image)
     target = torch.eye(count, dtype=image.dtype) * (1 - smoothing) + smoothing / count
     losses = []
     for first, second in ((image, text), (text, image)):
-        logits = first @ second.T / w["temp"]
+        compared = second if gather_with_gradient else second.detach()
+        logits = first @ compared.T / w["temp"]
         log_p = logits - logits.exp().sum(1, keepdim=True).log()
         losses.append(-(target * log_p).sum(1).mean())
     return (losses[0] + losses[1]) / 2
