@@ -188,6 +188,6 @@ def _reject_text(out: Path, counts: Counter[str], records: Sequence[ShardRecord]
     examples = "; ".join(f"{reject.source} ({reject.reason}: {reject.detail})" for reject in rejects)
     return (
         f"{counts.total()} of the {seen} pairs looked at are unusable ({reasons}), {consequence}. "
-        f"For example: {examples}. All are listed in {out / REJECTS_NAME}. "
-        "Mend the source and give a new output folder, or raise --max-reject-fraction."
+        f"For example: {examples}. All are listed in {out / REJECTS_NAME}. Mend the source, delete {out} "
+        "and run the same command again, or raise --max-reject-fraction."
     )

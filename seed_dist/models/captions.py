@@ -40,6 +40,13 @@ def exchanged(caption: str, words: int) -> str | None:
     return None
 
 
+def unknown_share(tokenizer: Any, captions: Sequence[str]) -> float:
+    """Share of the captions' tokens that a transformers tokenizer does not know: 0 for byte-level ones."""
+    rows = tokenizer([clean_caption(caption) for caption in captions], add_special_tokens=False)["input_ids"]
+    ids = [token for row in rows for token in row]
+    return sum(token == tokenizer.unk_token_id for token in ids) / len(ids) if ids else 0.0
+
+
 class CaptionTokenizer:
     """A transformers tokenizer folder; captions cut at `max_tokens`, padded on the right to the batch's longest."""
 
@@ -50,6 +57,10 @@ class CaptionTokenizer:
 
     def __len__(self) -> int:
         return len(self._tokenizer)
+
+    def unknown_share(self, captions: Sequence[str]) -> float:
+        """See `unknown_share`."""
+        return unknown_share(self._tokenizer, captions)
 
     def __call__(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """B captions -> token ids and mask (1 = token, 0 = padding), both int64 [B, T] with T <= max_tokens.

@@ -48,7 +48,8 @@ def test_demo_reaches_the_report_and_then_has_nothing_left_to_do(tmp_path: Path)
     assert 0 <= report["caption"]["colour"] <= 1
     assert 0 <= report["generation"]["valid"] <= 1
     assert set(report["peak_memory_bytes"]) == set(report["seconds"])
-    assert all(50_000_000 < size < 6 << 30 for size in report["peak_memory_bytes"].values())
+    assert all(0 < size < 6 << 30 for size in report["peak_memory_bytes"].values())
+    assert report["peak_memory_bytes"]["train_codebook"] > 300 << 20  # the children count, not the runner alone
     assert set(report["seconds"]) >= {step.name for step in steps if step.name != "eval"}
     assert (tmp_path / "report.html").stat().st_size > 20_000
     journal = [json.loads(line) for line in (tmp_path / "codebook" / "journal.jsonl").read_text().splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from seed_dist.config import Recipe
-from seed_dist.dist.comm import Comm
+from seed_dist.dist.comm import Comm, on_main
 from seed_dist.dist.engine import Engine
 from seed_dist.errors import MismatchError
 from seed_dist.models.model_files import module_fingerprint
@@ -22,6 +23,9 @@ from seed_dist.models.tokenizer import SeedQuantizer
 from seed_dist.train.data import StageData
 
 Ids = npt.NDArray[np.int64]
+CAPTIONS_LOOKED_AT = 1000  # for words that the tokenizer does not know
+_UNKNOWN_SHARE = 0.05
+_LOG = logging.getLogger("seed_dist")
 
 
 class Stage(nn.Module, ABC):
@@ -74,6 +78,16 @@ class Stage(nn.Module, ABC):
     @abstractmethod
     def validation_samples(self) -> int:
         """How many validation samples are looked at."""
+
+
+def warn_of_unknown_words(share: float, reference: str, comm: Comm) -> None:
+    """Say that a tokenizer knows few of the captions' words: training runs, but on captions that say nothing."""
+    if share > _UNKNOWN_SHARE:
+        text = (
+            f"{share:.0%} of the words of the training captions are unknown to {reference}: what they say is lost. "
+            "Name a model that knows them in the recipe's backbones."
+        )
+        on_main(comm, lambda: _LOG.warning("%s", text))
 
 
 def check_made_by(model: CausalQFormer | SeedQuantizer, data: StageData, target: str) -> None:

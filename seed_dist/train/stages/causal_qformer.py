@@ -18,7 +18,7 @@ from seed_dist.losses import contrastive_loss
 from seed_dist.models.captions import CaptionTokenizer, exchanged
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.train.data import StageData
-from seed_dist.train.stages.base import Ids, Stage
+from seed_dist.train.stages.base import CAPTIONS_LOOKED_AT, Ids, Stage, warn_of_unknown_words
 from seed_dist.train.state import coins, derived_seed
 
 _VALIDATION_BLOCK = 128  # samples per forward pass
@@ -31,6 +31,8 @@ class CausalQFormerStage(Stage):
         super().__init__(recipe, data, comm)
         self.tokenizer = CaptionTokenizer(recipe.backbones.text_tokenizer, recipe.qformer.max_text_tokens)
         _check(recipe, data, len(self.tokenizer))
+        unknown = self.tokenizer.unknown_share(data.train.captions[:CAPTIONS_LOOKED_AT])
+        warn_of_unknown_words(unknown, recipe.backbones.text_tokenizer, comm)
         self.qformer = CausalQFormer(recipe.qformer)
         self._gather = comm.gather_with_gradient if recipe.qformer.gather_with_gradient else comm.gather
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from seed_dist.config import Recipe
 from seed_dist.dist.comm import Comm
 from seed_dist.errors import MismatchError
+from seed_dist.models.captions import unknown_share
 from seed_dist.models.language import IGNORE, SeedLanguageModel
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.train.data import StageData
-from seed_dist.train.stages.base import Ids, Stage, check_made_by
+from seed_dist.train.stages.base import CAPTIONS_LOOKED_AT, Ids, Stage, check_made_by, warn_of_unknown_words
 from seed_dist.train.state import coins, derived_seed
 
 _VALIDATION_BLOCK = 128  # samples per forward pass
@@ -31,6 +32,8 @@ class LoraStage(Stage):
         _check(recipe, data)
         check_made_by(SeedTokenizer.from_pretrained(tokenizer_export).quantizer, data, "codes")
         self.model = SeedLanguageModel(recipe.backbones.language_model, recipe.codebook.size, recipe.lora)
+        unknown = unknown_share(self.model.tokenizer, data.train.captions[:CAPTIONS_LOOKED_AT])
+        warn_of_unknown_words(unknown, recipe.backbones.language_model, comm)
 
     @property
     def validation_samples(self) -> int:

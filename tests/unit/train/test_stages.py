@@ -78,6 +78,21 @@ def test_stage_1_starts_from_the_weights_that_the_recipe_names(tiny: tuple[Path,
     assert torch.equal(plain.qformer.query_tokens, random)
 
 
+@pytest.mark.parametrize("name", ["causal_qformer", "lora"])
+def test_captions_of_unknown_words_are_warned_of(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    overrides = tiny_workspace(tmp_path)
+    _stage((tmp_path, overrides), name)
+    assert "unknown" not in caplog.text
+    target = {"causal_qformer": "patches", "lora": "codes"}[name]
+    read = open_data(load_recipe("glyphs", overrides), name, tmp_path).train  # type: ignore[arg-type]
+    values, made_by = read.read(np.arange(len(read)))[target], read.sets[target].manifest.details["weights_sha256"]
+    (tmp_path / "features" / target / "train").rename(tmp_path / "aside")
+    captions = ["a dog on a red sofa"] * len(values)  # 2 of 6 words
+    write_features(tmp_path, "train", target, values, captions, weights=made_by)
+    _stage((tmp_path, overrides), name)
+    assert "33% of the words of the training captions are unknown to" in caplog.text
+
+
 def test_the_codebook_starts_at_centres_of_the_data_and_is_then_used(tiny: tuple[Path, tuple[str, ...]]) -> None:
     stage: CodebookStage = _stage(tiny, "codebook")
     with torch.no_grad():
