@@ -20,9 +20,9 @@ def end_process(main: Callable[[], None]) -> NoReturn:
     """Run a command's main function and end the process with its exit code; once torch is loaded, without taking the
     interpreter apart.
 
-    For commands that talk to other ranks. A thread of gloo that lets go of the last collective's tensors while the
-    interpreter is being taken apart can never get its lock again and is ended in a way that aborts the whole process
-    ("terminate called without an active exception"): a finished training would look like a crash.
+    For commands that talk to other ranks. A training that had saved and closed its process group was once aborted at
+    exit ("terminate called without an active exception"). The likely cause: a thread of gloo that lets go of the last
+    collective's tensors while the interpreter is being taken apart can never get its lock again and is ended by force.
     """
     code: object = 1
     try:

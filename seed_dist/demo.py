@@ -22,7 +22,7 @@ from seed_dist.fsio import fingerprint, folder_lock, write_json
 from seed_dist.obs.memory import watched_memory
 from seed_dist.ops.chain import ROOT, Chain, Step
 
-SECONDS, PEAKS, _FINISHED = "seconds.json", "peak_memory_bytes.json", "steps.json"  # step name -> value
+_SECONDS, _PEAKS, _FINISHED = "seconds.json", "peak_memory_bytes.json", "steps.json"  # step name -> value
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def run_step(work: Path, step: Step) -> bool:
 
     Its seconds go to seconds.json, the most memory that it and its children took to peak_memory_bytes.json.
     """
-    seconds, peaks, finished = (_read(work / name) for name in (SECONDS, PEAKS, _FINISHED))
+    seconds, peaks, finished = (_read(work / name) for name in (_SECONDS, _PEAKS, _FINISHED))
     mark = fingerprint(step.shown())
     if finished.get(step.name) == mark:
         return False
@@ -94,7 +94,7 @@ def run_step(work: Path, step: Step) -> bool:
     seconds[step.name] = round(seconds.get(step.name, 0.0) + time.monotonic() - started, 1)
     peaks[step.name] = max(peaks.get(step.name, 0), peak.size_bytes)
     finished[step.name] = mark
-    for name, values in ((SECONDS, seconds), (PEAKS, peaks), (_FINISHED, finished)):
+    for name, values in ((_SECONDS, seconds), (_PEAKS, peaks), (_FINISHED, finished)):
         write_json(work / name, values)
     return True
 

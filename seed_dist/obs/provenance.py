@@ -58,7 +58,7 @@ _PACKAGES = (
 def stage_identity(recipe: Recipe, stage: StageName, parents: dict[str, str]) -> dict[str, Any]:
     """What decides what a stage learns, as `section.option` -> value; two runs of one identity are one run.
 
-    Raises ConfigError when a backbone's folder is missing.
+    Raises ConfigError when the folder of `backbones.qformer` is missing.
     """
     values = recipe.as_dict()
     identity: dict[str, Any] = {"stage": stage, "seed": recipe.seed, "engine.precision": recipe.engine.precision}
@@ -66,10 +66,10 @@ def stage_identity(recipe: Recipe, stage: StageName, parents: dict[str, str]) ->
         identity |= {f"{section}.{option}": value for option, value in values[section].items()}
     if stage == "lora":
         identity |= {"codebook.size": recipe.codebook.size, "qformer.queries": recipe.qformer.queries}
-    for name in _BACKBONES[stage]:
-        reference = values["backbones"][name]
-        weights = None if reference is None else weights_sha256(resolve(reference))
-        identity |= {f"backbones.{name}": reference, f"backbones.{name}.sha256": weights}
+    identity |= {f"backbones.{name}": values["backbones"][name] for name in _BACKBONES[stage]}
+    if stage == "causal_qformer":  # trained on from there; a frozen language model is too large for every rank to hash
+        start = recipe.backbones.qformer
+        identity["backbones.qformer.sha256"] = None if start is None else weights_sha256(resolve(start))
     for option, value in dataclasses.asdict(recipe.training(stage)).items():
         if option not in _FREE_OPTIONS:
             identity[f"{stage}_training.{option}"] = value

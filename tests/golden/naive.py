@@ -145,3 +145,18 @@ def tokenizer(w: Weights, causal: Tensor, heads: int) -> dict[str, Tensor]:
         "reconstruction_loss": (1 - (unit(reconstructed) * unit(causal)).sum(-1)).mean(),
         "generation_embedding": head(w, vit_blocks(w, "blocks_image", decoded + w["pos_embed_image"], heads), heads),
     }
+
+
+def assert_gradients(
+    found: dict[str, Tensor], naive_loss: Tensor, weights: dict[str, Tensor], tolerance: float
+) -> None:
+    """Gradients by published name are those of `naive_loss`, relative to their largest entry; most are not zero."""
+    expected = dict(zip(weights, torch.autograd.grad(naive_loss, weights.values(), allow_unused=True), strict=True))
+    assert found.keys() == expected.keys()
+    moved = 0
+    for name, gradient in expected.items():
+        gradient = torch.zeros_like(weights[name]) if gradient is None else gradient
+        moved += bool(gradient.abs().max() > 1e-9)
+        error = float((found[name] - gradient).abs().max())
+        assert error <= tolerance * float(gradient.abs().max()) + 1e-9, f"{name}: {error}"
+    assert moved > 0.8 * len(expected)
