@@ -10,7 +10,7 @@ import io
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 DECODING = "EXIF orientation applied, first frame, 16 bits to 8, transparency over white, RGB"
 MAX_IMAGE_PIXELS = 89_478_485  # Pillow's own limit against decompression bombs: 256 MiB of RGB pixels
@@ -45,6 +45,8 @@ def check_image(data: bytes) -> tuple[str, bytes]:
         raise
     except Image.DecompressionBombError as error:  # raised while opening when it is twice too large
         raise UnusableImageError("image_too_large", str(error)) from error
+    except UnidentifiedImageError as error:
+        raise UnusableImageError("unreadable_image", "these bytes are no image of a known format") from error
     except Exception as error:  # hostile bytes make Pillow's parsers raise nearly anything
         raise UnusableImageError("unreadable_image", f"{type(error).__name__}: {error}"[:200]) from error
 
