@@ -46,7 +46,9 @@ def _named(args: argparse.Namespace) -> tuple[list[HubReference], list[str]]:
         raise ConfigError([f"--only chooses among a recipe's backbones; add --recipe ({', '.join(recipe_names())})"])
     if args.command == "fetch" and not args.recipe and not args.references:
         raise ConfigError(["nothing is named; give --recipe RECIPE, or hub:OWNER/NAME@REVISION"])
-    found, elsewhere, problems = [], [], []
+    found: list[HubReference] = []
+    elsewhere: list[str] = []
+    problems: list[str] = []
     options: dict[str, str | None] = {f"{reference!r}": reference for reference in args.references}
     if args.recipe:
         backbones = dataclasses.asdict(load_recipe(args.recipe, args.set).backbones)

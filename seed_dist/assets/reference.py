@@ -60,8 +60,8 @@ def hub_reference(reference: str) -> HubReference | None:
         raise ConfigError(
             [
                 f"backbone {reference!r} must have the form hub:OWNER/NAME@REVISION with REVISION a full commit hash "
-                "(40 lower-case hex digits). A branch or tag is not enough: it may be moved to other weights, and features "
-                "of both would be mixed. The hash stands on the repository's page under `Files`, `History`"
+                "(40 lower-case hex digits). A branch or tag is not enough: it may be moved to other weights, and "
+                "features of both would be mixed. The hash stands on the repository's page under `Files`, `History`"
             ]
         )
     return HubReference(parts["repository"], parts["revision"])

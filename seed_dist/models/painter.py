@@ -91,7 +91,7 @@ def _build_unet(embedding_width: int) -> UNet2DConditionModel:
 
 def load_painter(reference: str) -> PainterModel:
     """The trained painter of a folder, in float32."""
-    folder = resolve(reference)
+    folder = resolve(reference, "painter")
     parts = (("projection", ImageProjection), ("unet", UNet2DConditionModel))
     return PainterModel(
         *(cast(Any, kind).from_pretrained(folder / name, torch_dtype=torch.float32) for name, kind in parts)
@@ -117,7 +117,7 @@ class Painter:
     """A trained painter folder: `projection/`, `unet/` and `scheduler/` in diffusers' own layout."""
 
     def __init__(self, reference: str, device: str | torch.device = "cpu") -> None:
-        folder = resolve(reference)
+        folder = resolve(reference, "painter")
         self.reference, self.device = reference, torch.device(device)
         self.weights_sha256 = weights_sha256(folder)
         model: Any = load_painter(reference)

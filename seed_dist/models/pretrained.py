@@ -166,7 +166,7 @@ class SeedTokenizer(nn.Module):
         if self._image_encoder is None:
             from seed_dist.models.vision import FrozenClip
 
-            self._image_encoder = FrozenClip(self.backbones.image_encoder, self.device)
+            self._image_encoder = FrozenClip(self.backbones.image_encoder, self.device, "image_encoder")
         encoder, width = self._image_encoder, self.qformer.config.vision_width
         features = encoder.patch_features(torch.stack([encoder.preprocess(image) for image in images]).to(self.device))
         if features.shape[-1] != width:
