@@ -106,7 +106,8 @@ def pipeline(folder: Path) -> StableDiffusionPipeline:
     )  # fmt: skip
     return StableDiffusionPipeline(
         vae=AutoencoderKL(**blocks), text_encoder=CLIPTextModel(text), tokenizer=tokenizer, unet=unet,
-        scheduler=PNDMScheduler(steps_offset=1), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        scheduler=PNDMScheduler(steps_offset=1), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
     )  # fmt: skip
 
 
