@@ -25,6 +25,7 @@ from seed_dist.assets.selection import has_weights
 from seed_dist.cli import run_command
 from seed_dist.config import BackboneConfig, load_recipe, recipe_names
 from seed_dist.errors import ConfigError, DataError
+from seed_dist.fsio import PARTIAL_SUFFIX
 
 OPTIONS = [field.name for field in dataclasses.fields(BackboneConfig)]
 
@@ -103,8 +104,9 @@ def _verify(named: list[HubReference]) -> None:
 
 
 def _all_fetched() -> list[HubReference]:
-    paths = sorted(assets_folder().glob(f"*--*/*/{MANIFEST_NAME}"))
-    return [HubReference(path.parent.parent.name.replace("--", "/", 1), path.parent.name) for path in paths]
+    folders = sorted(path.parent for path in assets_folder().glob(f"*--*/*/{MANIFEST_NAME}"))
+    finished = [folder for folder in folders if not folder.name.endswith(PARTIAL_SUFFIX)]
+    return [HubReference(folder.parent.name.replace("--", "/", 1), folder.name) for folder in finished]
 
 
 def _described(manifest: AssetManifest) -> str:
