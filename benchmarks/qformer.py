@@ -15,13 +15,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from benchmarks.rounds import hardware, interleaved, medians, peak_memory_bytes, print_peak_memory, save, times_faster
 from seed_dist.config import QFormerConfig
 from seed_dist.models import attention
 from seed_dist.models.interop import to_published
 from seed_dist.models.qformer import VISION_NORM_EPS, CausalQFormer
-from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 PATCHES, VISION_WIDTH = 257, 1408
 _TO_TRANSFORMERS = (

@@ -1,7 +1,7 @@
 """Fair timing of several ways to do the same work: interleaved rounds in one process, medians and ratios.
 
-Every round runs every arm once, forwards in even rounds and backwards in odd ones, so that drift of the machine falls on
-all of them. Only ratios are claims; seconds belong to the machine that is named beside them.
+Every round runs every arm once, forwards in even rounds and backwards in odd ones, so that drift of the machine falls
+on all of them. Only ratios are claims; seconds belong to the machine that is named beside them.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ broadcastable to [B, heads, Q, K]; None means everything. `causal=True` is lower
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -85,7 +84,8 @@ class CrossAttention(nn.Module):
             mixed = attend_memory(query, memory, weight, bias, affine, self.heads, dropout)
         else:
             key, value = _split_heads(F.linear(memory, *fold(weight, bias, affine)), 2, self.heads)
-            mixed = attend(*_split_heads(query, 1, self.heads), key, value, dropout=dropout)
+            (heads_of_query,) = _split_heads(query, 1, self.heads)
+            mixed = attend(heads_of_query, key, value, dropout=dropout)
         projected: Tensor = self.out(mixed)
         return projected
 

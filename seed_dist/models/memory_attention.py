@@ -33,7 +33,9 @@ def attend_memory(
     heads of the projected memory; `dropout` acts on the attention probabilities. The softmax is taken in fp32.
     """
     gain, shift = affine or (None, None)
-    mixed: Tensor = _AttendMemory.apply(query, memory, weight, bias, gain, shift, heads, dropout)
+    mixed: Tensor = _AttendMemory.apply(  # type: ignore[no-untyped-call]
+        query, memory, weight, bias, gain, shift, heads, dropout
+    )
     return mixed
 
 
@@ -68,7 +70,7 @@ class _AttendMemory(torch.autograd.Function):
         return _from_memory_width(wide, value).add_(_bias_share(dropped, keep, value_bias, heads)).view(query.shape)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, mixed_grad: Tensor) -> tuple[Tensor | None, ...]:
         query, memory, weight, bias, gain, shift, probabilities, keep, wide = ctx.saved_tensors
         heads = ctx.heads
