@@ -12,7 +12,7 @@ import torch
 from seed_dist.config import STAGES, Recipe, StageName, load_recipe
 from seed_dist.dist.comm import LocalComm
 from seed_dist.errors import ConfigError, MismatchError
-from seed_dist.models.language import IGNORE
+from seed_dist.models.documents import IGNORE
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.train.data import open_data
@@ -144,12 +144,12 @@ def test_both_directions_are_trained_and_a_sample_changes_its_direction(tiny: tu
 
 def test_new_rows_start_from_the_codebook(tiny: tuple[Path, tuple[str, ...]]) -> None:
     stage, plain = _stage(tiny, "lora"), _stage(tiny, "lora", "lora.rows_from_codebook=false")
-    before = stage.model.rows.detach().clone()
+    before = stage.model.image_tokens.rows.detach().clone()
     stage.prepare()
     plain.prepare()
-    assert not torch.equal(stage.model.rows[:24], before[:24])
-    assert torch.equal(stage.model.rows[24:], before[24:])
-    assert torch.equal(plain.model.rows, before)
+    assert not torch.equal(stage.model.image_tokens.rows[:24], before[:24])
+    assert torch.equal(stage.model.image_tokens.rows[24:], before[24:])
+    assert torch.equal(plain.model.image_tokens.rows, before)
 
 
 def test_exports_are_what_the_next_stage_loads(tiny: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
