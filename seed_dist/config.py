@@ -289,8 +289,8 @@ def _cross_checks(recipe: Recipe) -> list[str]:
         )
     if recipe.lora.image_embedding == "codebook" and recipe.lora.rows_from_codebook:
         problems.append(
-            "lora.rows_from_codebook is true, but with lora.image_embedding codebook no rows are read for codes; set it "
-            "to false"
+            "lora.rows_from_codebook is true, but with lora.image_embedding codebook no rows are read for codes; set "
+            "it to false"
         )
     for stage in STAGES:
         training = recipe.training(stage)  # type: ignore[arg-type]

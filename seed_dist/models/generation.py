@@ -56,7 +56,7 @@ class Decoding:
     seed: int = 0
 
 
-class WholeImages(LogitsProcessor):
+class WholeImages(LogitsProcessor):  # type: ignore[misc]  # transformers' has no types
     """Lets no token through that would break an image: after the begin mark exactly `queries` codes and the end mark,
     elsewhere words and begin marks only.
 

@@ -214,8 +214,8 @@ def _check_base(reference: str, base: Any, tokenizer: Any, lora: LoraConfig) -> 
     problems = []
     if absent:
         problems.append(
-            f"lora.target_modules has {', '.join(absent)}, which {reference} ({type(base).__name__}) does not have; its "
-            f"linear layers are: --set lora.target_modules=[{','.join(sorted(linear - {'lm_head'}))}]"
+            f"lora.target_modules has {', '.join(absent)}, which {reference} ({type(base).__name__}) does not have; "
+            f"its linear layers are: --set lora.target_modules=[{','.join(sorted(linear - {'lm_head'}))}]"
         )
     if len(tokenizer) > base.config.vocab_size:
         problems.append(
@@ -224,8 +224,8 @@ def _check_base(reference: str, base: Any, tokenizer: Any, lora: LoraConfig) -> 
         )
     if tokenizer.eos_token_id is None:
         problems.append(
-            f"the tokenizer of backbones.language_model {reference} has no end token, so no caption could end; name one "
-            "as eos_token in its tokenizer_config.json"
+            f"the tokenizer of backbones.language_model {reference} has no end token, so no caption could end; name "
+            "one as eos_token in its tokenizer_config.json"
         )
     if problems:
         raise ConfigError(problems)
