@@ -67,9 +67,7 @@ def language_model(folder: Path, family: str, variant: str = "rows", **options: 
     """Over `folder` (see `save_language`), in eval mode, with adapters that do something: peft starts them at zero."""
     torch.manual_seed(3)
     dtype = options.pop("dtype", torch.float32)
-    model = SeedLanguageModel(
-        str(folder), CODES, lora_options(family, variant, **options), codebook(), dtype=dtype
-    )
+    model = SeedLanguageModel(str(folder), CODES, lora_options(family, variant, **options), codebook(), dtype=dtype)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

@@ -17,7 +17,7 @@ from seed_dist.train.start import Request, run_stage
 from tests.features import tiny_workspace
 from tests.harness import run_ranks
 
-pytestmark = pytest.mark.multirank
+pytestmark = [pytest.mark.multirank, pytest.mark.slow]
 
 OPTIONS = (
     "lora.target_modules=[q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj]", "lora.image_embedding=codebook",
@@ -27,14 +27,15 @@ OPTIONS = (
 HALF = ("engine.precision=bf16", "lora.gradient_checkpointing=true")
 
 
-def _train(comm: Comm, work: Path, overrides: tuple[str, ...]) -> dict[str, str]:
-    """All six steps, stopped and resumed after the third; which precisions the frozen base and the exports are in."""
-    recipe = load_recipe("glyphs", overrides)
-    data = open_data(recipe, "lora", work)
-    identity = stage_identity(recipe, "lora", data.parents)
-    for last_step in (3, 6):
-        run_stage(Request(recipe=recipe, stage="lora", work=work, identity=identity, last_step=last_step), data, comm)
-    return {}
+def _train(comm: Comm, runs: dict[Path, tuple[str, ...]]) -> None:
+    """Each workspace's six steps; with two ranks stopped after the third and resumed."""
+    for work, overrides in runs.items():
+        recipe = load_recipe("glyphs", overrides)
+        data = open_data(recipe, "lora", work)
+        identity = stage_identity(recipe, "lora", data.parents)
+        for last_step in (6,) if comm.size == 1 else (3, 6):
+            request = Request(recipe=recipe, stage="lora", work=work, identity=identity, last_step=last_step)
+            run_stage(request, data, comm)
 
 
 def _workspaces(folder: Path, count: int) -> tuple[list[Path], tuple[str, ...]]:
@@ -54,16 +55,17 @@ def _workspaces(folder: Path, count: int) -> tuple[list[Path], tuple[str, ...]]:
 def test_any_number_of_ranks_learns_the_same_from_packed_rows(tmp_path: Path) -> None:
     """Ranks hold different numbers of rows and of scored tokens."""
     (one, two, half), overrides = _workspaces(tmp_path, 3)
-    run_ranks(_train, 1, tmp_path, one, overrides)
-    run_ranks(_train, 2, tmp_path, two, overrides)
-    run_ranks(_train, 2, tmp_path, half, (*overrides, *HALF))
+    run_ranks(_train, 1, tmp_path, {one: overrides})
+    run_ranks(_train, 2, tmp_path, {two: overrides, half: (*overrides, *HALF)})
     exports: list[dict[str, Any]] = []
     for work in (one, two, half):
         folder = work / "lora" / "export"
         exports.append(load_file(folder / "rows.safetensors") | load_file(folder / "adapter_model.safetensors"))
     assert exports[0].keys() >= {"codebook", "projection.weight", "projection.bias", "marks", "output_rows"}
     for name, value in exports[0].items():
-        torch.testing.assert_close(exports[1][name], value, rtol=2e-3, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}")
+        torch.testing.assert_close(
+            exports[1][name], value, rtol=2e-3, atol=2e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
         assert exports[2][name].dtype == torch.float32, name
         if "lora_B" in name:  # peft starts them at zero
             direction = torch.nn.functional.cosine_similarity(exports[2][name].flatten(), value.flatten(), dim=0)
