@@ -84,6 +84,8 @@ def _checked(args: argparse.Namespace) -> BackboneConfig:
         name, equals, reference = item.partition("=")
         if name not in names or not equals or not reference:
             problems.append(f"--backbone {item!r} must be NAME=FOLDER with NAME one of {', '.join(names)}")
+        elif _is_adapter(args.source) and name != "language_model":
+            problems.append(f"--backbone {item!r}: an adapter has no backbone but language_model; leave it away")
         chosen[name] = reference
     if problems:
         raise ConfigError(problems)
@@ -106,8 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--head", choices=("mlp", "reverse_qformer"), help="the head that SOURCE must have (default: either)")
     add("--heads", type=int, metavar="N", help="attention heads of the Q-Former (default: width / 64)")
     add("--decoder-heads", type=int, metavar="N", help="those of the decoders (default: as in the Q-Former)")
-    explained = "frozen model that the folder names: image_encoder, painter, ... (default: the embedded ones)"
-    add("--precision", choices=("fp32", "fp16", "bf16"), help="of the merged model's weights (default: fp32)")
+    add("--precision", choices=("fp32", "fp16", "bf16"), help="of a merged model's weights (default: fp32)")
+    explained = (
+        "frozen model that the folder names: image_encoder, painter, ... (default: the embedded ones); for an adapter "
+        "language_model=FOLDER, where its base is now"
+    )
     add("--backbone", action="append", default=[], metavar="NAME=FOLDER", help=explained)
     return parser
 

@@ -78,7 +78,8 @@ def _with_image_tokens(model: SeedLanguageModel) -> Any:
     """The tokenizer with the image tokens under SEED-LLaMA's names (`<img_00000>`, `<img>`, `</img>`) and our ids.
 
     Where the base has more rows than its tokenizer has tokens (OPT: 50272 and 50265), tokens that nothing writes fill
-    the gap.
+    the gap. In training the words of a caption are encoded apart from its image, so prompts should be too: tokenizers
+    like LLaMA's mark where a text begins.
     """
     tokenizer, first = model.tokenizer, model.first_code
     fillers = [f"<unused_{i:05d}>" for i in range(len(tokenizer), first)]

@@ -108,9 +108,10 @@ def test_options_and_bases_that_cannot_be_meant(bases: dict[str, Path], convert:
     code, _, err = convert(tmp_path / "other", tmp_path / "x.pt", "--precision", "fp16")
     assert code == 2
     assert "--precision is for merging an adapter" in err
-    code, _, err = convert(tmp_path / "export", tmp_path / "merged", "--heads", "2")
+    code, _, err = convert(tmp_path / "export", tmp_path / "merged", "--heads", "2", "--backbone", "painter=x")
     assert code == 2
     assert "--heads is for reading a file" in err
+    assert "no backbone but language_model" in err
     tokenizer = AutoTokenizer.from_pretrained(bases["opt"])
     for path in bases["opt"].iterdir():
         (tmp_path / "other" / path.name).write_bytes(path.read_bytes())

@@ -188,6 +188,10 @@ def test_features_that_do_not_fit_the_recipe_are_refused(
 def test_settings_that_would_train_something_else_are_refused(tiny: tuple[Path, tuple[str, ...]]) -> None:
     with pytest.raises(ConfigError, match="fewer negatives"):
         _stage(tiny, "causal_qformer", "causal_qformer_training.accumulation=2")
+    with pytest.raises(ConfigError, match=r"lora\.max_tokens is 65, but .* has 64 positions"):
+        _stage(tiny, "lora", "lora.max_tokens=65")
+    with pytest.raises(ConfigError, match=r"lora\.rows_from_codebook is true, .* set it to false"):
+        _stage(tiny, "lora", "lora.image_embedding=codebook")
     with pytest.raises(ConfigError, match=r"qformer\.vocabulary_size is 20"):
         _stage(tiny, "causal_qformer", "qformer.vocabulary_size=20")
 
