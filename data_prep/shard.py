@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-reject-fraction", type=float, default=defaults.max_reject_fraction, metavar="F",
         help="share of damaged pairs, 0 to 1, above which the job stops (default: %(default)s)")  # fmt: skip
     add("--update", action="store_true",
-        help="OUT may be of an earlier state of SOURCE: shards whose pairs are unchanged stay, others are made anew")  # fmt: skip
+        help="OUT may be of an earlier state of SOURCE: only shards whose pairs changed are made")  # fmt: skip
     _add_columns(parser.add_argument_group("where the pairs are"))
     _add_policy(parser.add_argument_group("what is done to images (one that needs no change keeps its bytes)"))
     _add_filters(parser.add_argument_group("what is left out, counted and listed (default: nothing)"))
@@ -84,7 +84,7 @@ def _add_columns(group: Any) -> None:
     add("--image-column", metavar="NAME", help="column of the image path or bytes (default: found by its name)")
     add("--caption-column", metavar="NAME", help="column of the caption or captions (default: found by its name)")
     add("--image-name", metavar="PATTERN",
-        help="a row's file from its columns, or `row`, its number from 0: {photo_id}.jpg, {row:08d}.png")  # fmt: skip
+        help="a row's file from its columns and `row` (from 0): {photo_id}.jpg, {row:08d}.png")  # fmt: skip
     add("--split", metavar="VALUE[,VALUE]", help="keep the rows with one of these values in the column of the split")
     add("--split-column", default="split", metavar="NAME", help="that column (default: %(default)s)")
     add("--hash-range", type=float, nargs=2, default=[0.0, 1.0], metavar=("LOW", "HIGH"),
@@ -94,13 +94,13 @@ def _add_columns(group: Any) -> None:
 def _add_policy(group: Any) -> None:
     add, defaults = group.add_argument, ImagePolicy()
     add("--resize", choices=RESIZES, default=defaults.resize,
-        help="shorter: shrink until the shorter side has --size-px; squash: a square of it (default: %(default)s)")  # fmt: skip
+        help="shorter: shrink that side to --size-px; squash: a square of it (default: %(default)s)")  # fmt: skip
     add("--size-px", type=int, metavar="N", help="pixels for --resize")
-    add("--format", choices=FORMATS, default=defaults.format, help="keep: JPEG, PNG, WebP stay, others become PNG")
+    add("--format", choices=FORMATS, default=defaults.format, help="keep: other than JPEG, PNG, WebP become PNG")
     add("--quality", type=int, default=defaults.quality, metavar="Q",
         help="of JPEG and WebP that are made here, 1 to 100 (default: %(default)s)")  # fmt: skip
     add("--exif", choices=EXIF_TURNS, default=defaults.exif_turn,
-        help="apply: store upright what EXIF turns; keep: readers turn it, as all here do (default: %(default)s)")  # fmt: skip
+        help="apply: store upright what EXIF turns; keep: leave it to the reader (default: %(default)s)")  # fmt: skip
 
 
 def _add_filters(group: Any) -> None:

@@ -164,7 +164,7 @@ class Assembly:
         return manifest
 
     def _reopen(self, manifest: Manifest) -> None:
-        """A finished set becomes an unfinished one with the same shards. The manifest goes last: until then it counts."""
+        """A finished set is unfinished again, with the same shards. Its manifest goes last: until then it counts."""
         rows = read_rows(self.folder, manifest)
         rejects: dict[str, list[Reject]] = defaultdict(list)
         for values in pq.read_table(self.folder / REJECTS_NAME).to_pylist():
@@ -180,7 +180,7 @@ class Assembly:
 
     def _record(self, shard: str) -> ShardRecord:
         values: dict[str, Any] = json.loads(self._record_path(shard).read_bytes())
-        rows = tuple(IndexRow(*row[:-1], tuple(row[-1])) for row in values["rows"])
+        rows = tuple(IndexRow(*row[:-1], other_captions=tuple(row[-1])) for row in values["rows"])
         rejects = tuple(Reject(*row) for row in values["rejects"])
         return ShardRecord(ShardEntry(**values["entry"]), rows, rejects, values[MADE_FROM])
 

@@ -1,8 +1,8 @@
-"""Caption collections as one JSON document: COCO's annotations, Karpathy's splits, and lists of objects as BLIP has them.
+"""Caption collections as one JSON document: COCO's annotations, Karpathy's splits, lists of objects as BLIP has them.
 
 COCO (Chen et al. 2015, "Microsoft COCO Captions") keeps images and annotations in two lists joined by number; Karpathy
-and Fei-Fei 2015 ("Deep Visual-Semantic Alignments") keep the sentences in their image, with its split. The captions of an
-image stay together.
+and Fei-Fei 2015 ("Deep Visual-Semantic Alignments") keep the sentences in their image, with its split. The captions of
+an image stay together.
 """
 
 from __future__ import annotations

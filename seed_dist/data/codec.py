@@ -1,8 +1,8 @@
 """Pictures in and out of bytes, in one place: how a stored image becomes RGB pixels, and which images may be stored.
 
-Shards keep the bytes of the source, EXIF included, unless an option changes the picture (see `image_policy`); orientation,
-transparency and depth are resolved when decoding, by `decode_image`, so that nothing is compressed twice and the rule
-stands in every manifest of features made from it.
+Shards keep the bytes of the source, EXIF included, unless an option changes the picture (see `image_policy`).
+Orientation, transparency and depth are resolved when decoding, by `decode_image`, so that nothing is compressed twice
+and the rule stands in every manifest of features made from it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check_image(data: bytes) -> tuple[str, bytes]:
 
 
 def with_checked(data: bytes, use: Callable[[Image.Image], Result]) -> Result:
-    """What `use` makes of an image that decodes to its last pixel, loaded as it is stored. Raises UnusableImageError."""
+    """What `use` makes of an image that decodes to its last pixel. Raises UnusableImageError."""
     if not data:
         raise UnusableImageError("unreadable_image", "the file is empty")
     try:

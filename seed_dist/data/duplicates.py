@@ -2,8 +2,8 @@
 
 The fingerprints of a slice are one small file, made by any worker and kept across a crash. The verdict is a function of
 all of them in the order of the source, so that it is the same for any number of workers, and appended pairs change
-nothing about those before them: the first of several copies stays. A pair that is left out for another reason is nobody's
-original.
+nothing about those before them: the first of several copies stays. A pair that is left out for another reason is
+nobody's original.
 
 Memory: 16 bytes per picture and a few times that while they are compared; nothing of it without --drop-duplicates.
 """
@@ -14,7 +14,9 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -74,7 +76,7 @@ def write_prints(task: PrintTask) -> None:
             try:
                 usable_captions(pair, task.filters)
                 data = image_bytes(pair, cells)
-                _, value = use_image(data, task.filters, lambda image, data=data: ("", _print(image, data, task)))
+                value = use_image(data, task.filters, partial(_print, data, task))
             except (UnusablePairError, UnusableImageError):
                 continue  # the shard says why
             row[0], row[1:] = 1, np.frombuffer(value, np.uint8)
@@ -83,14 +85,14 @@ def write_prints(task: PrintTask) -> None:
     fault_point("duplicates.prints_written", 0, task.number)
 
 
-def _print(image: Image.Image, data: bytes, task: PrintTask) -> bytes:
+def _print(data: bytes, task: PrintTask, image: Image.Image) -> bytes:
     if task.filters.drop_duplicates == "exact":
         return hashlib.blake2b(data, digest_size=PRINT_BYTES).digest()
     return difference_hash(as_rgb(image))
 
 
 def difference_hash(image: Image.Image) -> bytes:
-    """16 bytes of what a picture looks like: is each of 8 x 8 places brighter than its neighbour to the left, and above?
+    """16 bytes of what a picture looks like: is each of 8 x 8 places brighter than the one to its left, and above?
 
     dHash by Neal Krawetz ("Kind of Like That", 2013), rows and columns as in Ben Hoyt's package dhash.
     """

@@ -1,4 +1,4 @@
-"""Which pairs a user does not want, though nothing is wrong with them. All off by default, and every effect is counted."""
+"""Which pairs a user does not want, though nothing is wrong with them. All off by default; every effect is counted."""
 
 from __future__ import annotations
 

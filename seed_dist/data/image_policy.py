@@ -21,8 +21,8 @@ _PILLOW_NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 class ImagePolicy:
     """`resize` to `size_px`: "shorter" shrinks until the shorter side has it, and enlarges nothing; "squash" makes a
     square of it without regard to the aspect ratio. `format` "keep" stores what is no JPEG, PNG or WebP as PNG.
-    `quality` (1 to 100) is that of JPEG and WebP which are made here. `exif_turn` "apply" stores turned pictures upright;
-    "keep" leaves the turning to whoever decodes.
+    `quality` (1 to 100) is that of JPEG and WebP which are made here. `exif_turn` "apply" stores turned pictures
+    upright; "keep" leaves the turning to whoever decodes.
     """
 
     resize: str = "none"

@@ -4,8 +4,8 @@ What a shard holds depends on its slice alone: keys are positions in the source,
 moves nothing else. Shards can be made in any order, by any number of workers, again after a crash, with the same
 bytes.
 
-A sample is KEY.jpg (or .png, .webp) and KEY.txt; an image with several captions has the first in KEY.txt and all of them
-in KEY.json, as {"captions": [...]}.
+A sample is KEY.jpg (or .png, .webp) and KEY.txt; an image with several captions has the first in KEY.txt and all of
+them in KEY.json, as {"captions": [...]}.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 
 from seed_dist.data.assembly import Reject, ShardRecord
 from seed_dist.data.cells import CellReader
-from seed_dist.data.codec import UnusableImageError, with_checked
+from seed_dist.data.codec import Result, UnusableImageError, with_checked
 from seed_dist.data.filters import Filters, UnusablePairError
 from seed_dist.data.image_policy import ImagePolicy, stored_image, upright_size
 from seed_dist.data.index import IndexRow
@@ -106,10 +106,10 @@ def _checked_sample(position: int, pair: Pair, task: ShardTask, cells: CellReade
     return Sample(ext, image, captions), lost
 
 
-def use_image(data: bytes, filters: Filters, use: Callable[[Image.Image], tuple[str, bytes]]) -> tuple[str, bytes]:
+def use_image(data: bytes, filters: Filters, use: Callable[[Image.Image], Result]) -> Result:
     """What `use` makes of a wanted picture. Raises UnusableImageError, UnusablePairError."""
 
-    def wanted(image: Image.Image) -> tuple[str, bytes] | UnusablePairError:
+    def wanted(image: Image.Image) -> Result | UnusablePairError:
         try:
             filters.check_size(upright_size(image))
         except UnusablePairError as error:  # handed out, because an error in here would count as one of decoding

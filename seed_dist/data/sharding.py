@@ -123,7 +123,7 @@ def _plan(listing: Listing, options: ShardOptions) -> Plan:
         "keys": f"position in the sorted source, {KEY_DIGITS} digits",
         "images": "bytes of the source, EXIF included; formats other than JPEG, PNG and WebP as PNG",
         "captions": "UTF-8, white space and control characters as one space",
-        "filters": options.filters.asked,
+        "filters": {**options.filters.asked, **dict(options.columns.at_least)},
     }
     if options.policy != ImagePolicy():
         details["images"] = "bytes of the source where the policy asks for no change"

@@ -68,21 +68,20 @@ def _below(path: Path, source: Source) -> Source:
 
 
 def _source(path: Path, columns: Columns) -> Source:
-    path = path.absolute()
     if path.is_dir():
         return _directory(path, columns)
     if path.suffix.lower() == ".tar":
-        return Source("tar", partial(tar_pairs, path, columns))
+        return Source("tar", partial(tar_pairs, path.absolute(), columns))
     return _table(path, columns, path.parent)
 
 
 def _directory(folder: Path, columns: Columns) -> Source:
     if has_pairs(folder):
-        return Source("folder", partial(folder_pairs, folder))
+        return Source("folder", partial(folder_pairs, folder.absolute()))
     top = sorted((path for path in folder.iterdir() if path.is_file() and path.name[0] != "."), key=os.fsencode)
     tars = [path for path in top if path.suffix.lower() == ".tar"]
     if tars:
-        return Source("tar", lambda: chain.from_iterable(tar_pairs(path, columns) for path in tars))
+        return Source("tar", lambda: chain.from_iterable(tar_pairs(path.absolute(), columns) for path in tars))
     tables = [path for path in top if suffix_of(path) in TABLE_SUFFIXES]
     tables = tables or [path for path in top if path.suffix.lower() == ".json"]
     kinds = sorted({suffix_of(table) for table in tables})

@@ -175,7 +175,7 @@ def too_low(cells: Mapping[str, Any], columns: Columns) -> tuple[str, str] | Non
 
 
 def caption_bytes(value: Any) -> tuple[tuple[str, str] | None, tuple[bytes, ...]]:
-    """(problem, captions) of a cell with one or several; bytes that were no UTF-8 in the file come back as they were."""
+    """(problem, captions) of a cell with one or several; bytes that were no UTF-8 in the file stay as they were."""
     values = value if isinstance(value, list) else [value]
     if value is None or not values:
         return ("missing_caption", "the caption column is empty in this row"), ()

@@ -63,6 +63,5 @@ def _make_batch(source: Source, rows: range, preprocesses: Sequence[Preprocess])
     if not preprocesses:  # captions are all that the encoders want
         return Batch(keys, captions, others)
     images = [source.image(row) for row in rows]
-    return Batch(
-        keys, captions, others, {make: torch.stack([make(image) for image in images]) for make in preprocesses}
-    )
+    pixels = {make: torch.stack([make(image) for image in images]) for make in preprocesses}
+    return Batch(keys, captions, others, pixels)

@@ -115,10 +115,10 @@ def test_workers_leave_with_a_killed_parent(root, tmp_path):
     path.write_text(
         textwrap.dedent("""
             import os, time
-            from seed_dist.data.sharding import _pool
+            from seed_dist.data.workers import process_pool
 
             if __name__ == "__main__":
-                with _pool(2) as pool:
+                with process_pool(2) as pool:
                     pool.submit(os.getpid).result()
                     pool.submit(time.sleep, 600)
                     os.kill(os.getpid(), 9)
