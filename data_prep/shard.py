@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_columns(group: Any) -> None:
     add = group.add_argument
-    add("--captions", type=Path, metavar="FILE", help="the table with the captions, or a quoted pattern for its parts")
+    add("--captions", type=Path, metavar="FILE", help="the table with the captions; a quoted pattern for several")
     add("--image-column", metavar="NAME", help="column of the image path or bytes (default: found by its name)")
     add("--caption-column", metavar="NAME", help="column of the caption or captions (default: found by its name)")
     add("--image-name", metavar="PATTERN",

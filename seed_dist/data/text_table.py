@@ -93,7 +93,7 @@ def json_lines_table(path: Path) -> Table:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    with _open(path) as file:
+    with _open(path, "\n") as file:
         for number, line in _lines(file):
             if line is None:
                 yield Row(number, fault=f"more than {MAX_LINE_CHARACTERS} characters")
@@ -141,9 +141,9 @@ def table_name(path: Path) -> str:
     return readable(path.name)
 
 
-def _open(path: Path) -> IO[str]:
+def _open(path: Path, newline: str = "") -> IO[str]:
     """Bytes that are no UTF-8 stay recognisable (surrogateescape) and are judged caption by caption."""
-    return path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
+    return path.open(newline=newline, encoding="utf-8-sig", errors="surrogateescape")
 
 
 def _lines(file: IO[str]) -> Iterator[tuple[int, str | None]]:

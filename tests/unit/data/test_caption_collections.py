@@ -61,7 +61,7 @@ def test_a_set_of_what_was_downloaded_is_made_and_the_rest_is_counted(tmp_path):
         {"not_downloaded": 5},
     )
     (tmp_path / "images" / "a.jpg").unlink()
-    with pytest.raises(DataError, match="no usable pair is left.*fetch it first, for example with img2dataset"):
+    with pytest.raises(DataError, match=r"no usable pair is left.*fetch it first, for example with img2dataset"):
         shard_source(tmp_path / "images", tmp_path / "none", strict)
 
 
@@ -69,7 +69,7 @@ def test_unsplash_tables_name_pictures_by_their_id(tmp_path):
     root = images(tmp_path / "photos", ["xyz.jpg", "abc.jpg", "def.jpg"])
     header = "photo_id\tphoto_image_url\tphoto_description\tai_description\n"
     (tmp_path / "photos.tsv000").write_text(header + "xyz\thttps://u/1\t\tred\nabc\thttps://u/2\t\tblue\n")
-    (tmp_path / "photos.tsv001").write_text(header + "def\thttps://u/3\ta \"quoted\" thing\tgreen\n")
+    (tmp_path / "photos.tsv001").write_text(header + 'def\thttps://u/3\ta "quoted" thing\tgreen\n')
     pairs = pairs_of(root, captions=tmp_path / "photos.tsv*")
     assert shown(pairs) == [("xyz.jpg", ["red"]), ("abc.jpg", ["blue"]), ("def.jpg", ["green"])]
     assert [pair.name for pair in pairs][2] == "photos.tsv001:2: def.jpg"
@@ -134,8 +134,8 @@ def test_all_captions_stay_with_one_copy_of_the_image(tmp_path):
     # The shards are a source in turn, and come out the same.
     shard_source(out, tmp_path / "again", ShardOptions(workers=1))
     assert content(tmp_path / "again")["shard-000000.tar"] == content(out)["shard-000000.tar"]
+    nowhere = ShardOptions(captions=Path("dataset_coco.json"), columns=Columns(splits=("nowhere",)))
     with pytest.raises(DataError, match="'split' is one of nowhere"):
-        nowhere = ShardOptions(captions=Path("dataset_coco.json"), columns=Columns(splits=("nowhere",)))
         shard_source(source, tmp_path / "none", nowhere)
 
 

@@ -1,4 +1,4 @@
-"""Foreign tars: keys are repaired, captions found, damage and danger named; nothing vanishes and nothing is unpacked."""
+"""Foreign tars: keys are repaired, captions found, damage and danger named; nothing vanishes, nothing is unpacked."""
 
 import io
 import json
@@ -78,10 +78,17 @@ def test_keys_are_repaired(tmp_path):
 
 
 def test_dangerous_and_unknown_members_are_named_and_stay_closed(tmp_path):
-    good = [("ok.png", picture(0)), ("ok.txt", b"fine"), ("ok.pkl", b"cos\nsystem\n"), ("ok.pyd", b"x"), ("ok.pt", b"x")]
+    good = [
+        ("ok.png", picture(0)),
+        ("ok.txt", b"fine"),
+        ("ok.pkl", b"cos\nsystem\n"),
+        ("ok.pyd", b"x"),
+        ("ok.pt", b"x"),
+    ]
     bad = [
         ("../up.png", picture(1)), ("/abs.png", picture(1)), ("d/../../e.txt", b"x"),
-        (special("link.png", tarfile.SYMTYPE, "/etc/passwd"), b""), (special("hard.png", tarfile.LNKTYPE, "ok.png"), b""),
+        (special("link.png", tarfile.SYMTYPE, "/etc/passwd"), b""),
+        (special("hard.png", tarfile.LNKTYPE, "ok.png"), b""),
         (special("dev.png", tarfile.CHRTYPE), b""), (special("pipe.txt", tarfile.FIFOTYPE), b""),
     ]  # fmt: skip
     pack(tmp_path / "t.tar", [*good, *bad])
