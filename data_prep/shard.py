@@ -88,7 +88,7 @@ def _add_columns(group: Any) -> None:
     add("--split", metavar="VALUE[,VALUE]", help="keep the rows with one of these values in the column of the split")
     add("--split-column", default="split", metavar="NAME", help="that column (default: %(default)s)")
     add("--hash-range", type=float, nargs=2, default=[0.0, 1.0], metavar=("LOW", "HIGH"),
-        help="keep the pairs whose name hashes into LOW..HIGH of 0..1: splits of one source (default: all)")  # fmt: skip
+        help="keep pairs whose name hashes into LOW..HIGH of 0..1: splits of one source (default: all)")  # fmt: skip
 
 
 def _add_policy(group: Any) -> None:

@@ -7,7 +7,7 @@ that a source that grew or was mended is sharded anew only where it changed.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -74,12 +74,6 @@ def read_slice(path: Path, number: int) -> list[Pair]:
     """The pairs of slice `number`, from 0."""
     with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
         return [_pair(row) for row in reader.get_batch(number).to_pylist()]
-
-
-def read_pairs(listing: Listing) -> Iterator[Pair]:
-    """All pairs in order."""
-    for number in range(len(listing.slices)):
-        yield from read_slice(listing.path, number)
 
 
 class _Identities:

@@ -17,7 +17,7 @@ from seed_dist.data import text_table
 from seed_dist.data.codec import UnusableImageError, check_image
 from seed_dist.data.filters import Filters, UnusablePairError
 from seed_dist.data.image_shard import checked_caption, usable_captions
-from seed_dist.data.listing import read_pairs, write_listing
+from seed_dist.data.listing import read_slice, write_listing
 from seed_dist.data.pairs import Pair, readable
 from seed_dist.data.sharding import ShardOptions, shard_source
 from seed_dist.data.sources import list_source
@@ -46,7 +46,7 @@ def listed(path: Path) -> list[Pair]:
     """All pairs of a source, as they come back from the written listing, each judged as the shard's maker would."""
     source = list_source(path)
     listing = write_listing(path.parent / ".pairs.arrow", source, source.pairs(), 3)
-    pairs = list(read_pairs(listing))
+    pairs = [pair for number in range(len(listing.slices)) for pair in read_slice(listing.path, number)]
     assert pairs == list(source.pairs())
     for pair in pairs:
         try:
