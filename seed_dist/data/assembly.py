@@ -165,6 +165,10 @@ class Assembly:
 
     def _reopen(self, manifest: Manifest) -> None:
         """A finished set is unfinished again, with the same shards. Its manifest goes last: until then it counts."""
+        if not (self.folder / REJECTS_NAME).is_file():
+            raise DataError(
+                f"{self.folder / REJECTS_NAME} is missing. Restore it, or delete {self.folder} to start anew."
+            )
         rows = read_rows(self.folder, manifest)
         rejects: dict[str, list[Reject]] = defaultdict(list)
         for values in pq.read_table(self.folder / REJECTS_NAME).to_pylist():
@@ -180,7 +184,7 @@ class Assembly:
 
     def _record(self, shard: str) -> ShardRecord:
         values: dict[str, Any] = json.loads(self._record_path(shard).read_bytes())
-        rows = tuple(IndexRow(*row[:-1], other_captions=tuple(row[-1])) for row in values["rows"])
+        rows = tuple(_index_row(row) for row in values["rows"])
         rejects = tuple(Reject(*row) for row in values["rejects"])
         return ShardRecord(ShardEntry(**values["entry"]), rows, rejects, values[MADE_FROM])
 
@@ -225,6 +229,12 @@ class Assembly:
 def shard_name(number: int) -> str:
     """The file of shard `number`, from 0."""
     return f"shard-{number:06d}.tar"
+
+
+def _index_row(fields: Any) -> IndexRow:
+    """A row as it comes back from JSON, where tuples are lists."""
+    key, offset, size, checksum, caption, ext, others = fields
+    return IndexRow(key, offset, size, checksum, caption, ext, tuple(others))
 
 
 def require_files(folder: Path, manifest: Manifest) -> None:

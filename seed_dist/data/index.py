@@ -7,7 +7,7 @@ columns that are used; captions of millions of samples are not loaded where nobo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -27,7 +27,7 @@ from seed_dist.fsio import atomic_file
 INDEX_NAME = "index.parquet"
 DIGESTS = "index"  # the manifest's details hold the digests under this name
 
-_GROUP_ROWS = 1 << 15
+_GROUP_ROWS = 1 << 14
 
 _SCHEMA = pa.schema(
     [
@@ -63,7 +63,8 @@ def write_index(folder: Path, shards: Iterable[tuple[str, Sequence[IndexRow]]]) 
     """Write the index of (shard name, rows) in shard order; the value is the digest of each column."""
     rows = ({**vars(row), "shard": name} for name, rows in shards for row in rows)
     write_rows(folder / INDEX_NAME, _SCHEMA, rows)
-    return {name: column_digest(pq.read_table(folder / INDEX_NAME, columns=[name])[name]) for name in _SCHEMA.names}
+    with pq.ParquetFile(folder / INDEX_NAME) as file:
+        return {name: _file_digest(file, name) for name in _SCHEMA.names}
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
@@ -90,22 +91,43 @@ def _row(values: dict[str, Any]) -> IndexRow:
 
 def column_digest(column: pa.ChunkedArray) -> str:
     """16 hex digits of a column's values, whatever its chunks and whichever library version wrote the file."""
-    if pa.types.is_large_list(column.type):
-        lengths, values = pc.list_value_length(column), pc.list_flatten(column)
-        return hashlib.sha256((column_digest(lengths) + column_digest(values)).encode()).hexdigest()[:16]
-    digest = hashlib.sha256(str(len(column)).encode())
-    chunks = [chunk for chunk in column.chunks if len(chunk)]
-    if not pa.types.is_large_string(column.type):
-        for chunk in chunks:
+    return _digest(column.type, lambda: column.chunks)
+
+
+def _file_digest(file: pq.ParquetFile, name: str) -> str:
+    """`column_digest` of a column of a file, one row group in memory at a time."""
+
+    def chunks() -> Iterator[pa.Array]:
+        for group in range(file.num_row_groups):
+            yield from file.read_row_group(group, columns=[name]).column(0).chunks
+
+    return _digest(file.schema_arrow.field(name).type, chunks)
+
+
+def _digest(kind: pa.DataType, chunks: Callable[[], Iterable[pa.Array]]) -> str:
+    """Of numbers: count and values. Of texts: count, lengths, characters. Of lists: lengths, and what is in them."""
+    if pa.types.is_large_list(kind):
+        lengths = _digest(pa.int64(), lambda: (pc.list_value_length(chunk) for chunk in chunks()))
+        values = _digest(kind.value_type, lambda: (pc.list_flatten(chunk) for chunk in chunks()))
+        return hashlib.sha256((lengths + values).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(str(sum(len(chunk) for chunk in chunks())).encode())
+    if not pa.types.is_large_string(kind):
+        for chunk in chunks():
             digest.update(np.ascontiguousarray(chunk.to_numpy(zero_copy_only=False)).tobytes())
         return digest.hexdigest()[:16]
-    ends = [np.frombuffer(c.buffers()[1], np.int64)[c.offset : c.offset + len(c) + 1] for c in chunks]
-    for end in ends:
-        digest.update(np.diff(end).tobytes())
-    for chunk, end in zip(chunks, ends, strict=True):
-        text = chunk.buffers()[2]
-        digest.update(memoryview(text)[end[0] : end[-1]] if text is not None else b"")
+    for chunk in chunks():
+        digest.update(np.diff(_ends(chunk)).tobytes())
+    for chunk in chunks():
+        ends, text = _ends(chunk), chunk.buffers()[2]
+        digest.update(memoryview(text)[ends[0] : ends[-1]] if text is not None else b"")
     return digest.hexdigest()[:16]
+
+
+def _ends(texts: pa.Array) -> npt.NDArray[np.int64]:
+    """Where each text begins in the buffer of characters, and where the last ends."""
+    if not len(texts):
+        return np.zeros(1, np.int64)
+    return np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
 
 
 class Index:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from seed_dist.data.pairs import Cell
@@ -176,6 +177,17 @@ def test_rows_below_a_similarity_are_counted_not_damage(tmp_path):
     assert (manifest.samples, manifest.details["filtered"]) == (1, {"low_score": 2})
     with pytest.raises(DataError, match="no column 'clip'; its columns are: image, caption, similarity"):
         pairs_of(tmp_path / "t.csv", columns=Columns(at_least=(("clip", 0.25),)))
+
+
+def test_img2datasets_parquet_output(tmp_path):
+    rows = [
+        {"key": "0", "caption": "a", "status": "success", "error_message": None, "jpg": picture(0, "JPEG")},
+        {"key": "1", "caption": "b", "status": "failed_to_download", "error_message": "HTTP Error 404", "jpg": None},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "00000.parquet")
+    strict = ShardOptions(workers=1, max_reject_fraction=0)
+    manifest = shard_source(tmp_path, tmp_path / "out", strict).manifest
+    assert (manifest.samples, manifest.details["filtered"]) == (1, {"not_downloaded": 1})
 
 
 def test_several_sources_and_patterns_are_in_order_of_name(tmp_path):
