@@ -25,7 +25,7 @@ from seed_dist.errors import DataError
 from tests.pictures import fill, picture
 
 QUICK = settings(
-    max_examples=60, deadline=2000, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=40, deadline=2000, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 LISTED = ("0000.jpg", "0001.png")
 TEXT = st.text(max_size=30)

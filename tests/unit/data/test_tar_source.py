@@ -106,13 +106,23 @@ def test_dangerous_and_unknown_members_are_named_and_stay_closed(tmp_path):
     assert manifest.details["filtered"] == {"unknown_member": 3}
 
 
+def leads_back():
+    """A header, with a right checksum, whose negative size puts the next header where this one is: an endless loop."""
+    info = tarfile.TarInfo("a.png")
+    header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    header[124:136] = (-512).to_bytes(12, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return bytes(header) + bytes(10240)
+
+
 def damaged(data):
     """Ways in which a tar may be broken, tarfile being content with most of them."""
     yield "cut in a payload", data[:4700]
     yield "cut between members", data[:4096]
     yield "a header overwritten", data[:3072] + b"x" * 512 + data[3584:]
     yield "two joined", data + data
-    yield "impossible size", data[:124] + b"\x80" + b"\xff" * 11 + data[136:]
+    yield "leads back", leads_back()
     yield "no tar", b"<html>" * 1000
     yield "empty", b""
     yield "compressed", b"\x1f\x8b\x08" + bytes(600)
