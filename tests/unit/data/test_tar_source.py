@@ -122,7 +122,7 @@ def damaged(data):
     yield "cut between members", data[:4096]
     yield "a header overwritten", data[:3072] + b"x" * 512 + data[3584:]
     yield "two joined", data + data
-    yield "leads back", leads_back()
+    yield "leads back", data[:1536] + leads_back()
     yield "no tar", b"<html>" * 1000
     yield "empty", b""
     yield "compressed", b"\x1f\x8b\x08" + bytes(600)
