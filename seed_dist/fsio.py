@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def fsync_folder(folder: Path) -> None:
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` only when the block ends well; on any error nothing is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    partial = _partial_of(path)
     try:
         with partial.open("wb") as file:
             yield file
@@ -42,6 +43,32 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         fsync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def create_once(path: Path, data: bytes) -> bool:
+    """Make the file `path` with all its content unless there is one already; of several processes one gets True.
+
+    By a hard link, which is atomic on local disks, NFS, Lustre and GPFS alike. FileNotFoundError where the folder is
+    gone.
+    """
+    partial = _partial_of(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    finally:
+        partial.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+    return True
+
+
+def _partial_of(path: Path) -> Path:
+    """Unlike that of any other writer of the same file, on this machine or another."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
 
 
 def write_text(path: Path, text: str) -> None:
