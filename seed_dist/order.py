@@ -5,7 +5,7 @@ once per epoch. Nothing is stored or drawn in sequence: the place in the data is
 and any world size sees the same global batches. No array of the length of the data set is ever made.
 
 A disk wants to read what lies together, so the permutation has two levels. An epoch cuts the samples into blocks of
-neighbours, beginning at a sample of its own, and permutes the blocks; some hundreds of consecutive blocks make a
+neighbours, beginning at a sample of its own, and permutes the blocks; a thousand consecutive blocks make a
 window, and the samples of a window are permuted among each other. So all reads of a long stretch of steps fall into
 one window, which a page cache or a node's disk can hold. A set that is not larger than a window is shuffled as a
 whole. `python -m benchmarks.order` measures how well it shuffles.
@@ -29,10 +29,10 @@ from seed_dist.errors import ConfigError
 Ids = npt.NDArray[np.int64]
 _Words = npt.NDArray[np.uint64]
 
-# One read of so many bytes costs hardly more than the bytes, on a disk and over a network alike; 256 of them are a
-# window of 4 GiB, two of which a node can hold.
-_BLOCK_BYTES = 16 << 20
-WINDOW_BLOCKS = 256
+# One read of so many bytes costs hardly more than the bytes, on a disk and over a network alike. 1024 of them are a
+# window of 4 GiB, two of which a node can hold; and so many blocks make a batch of 1024 nearly as mixed as can be.
+_BLOCK_BYTES = 4 << 20
+WINDOW_BLOCKS = 1024
 
 # Four rounds with a pseudo-random round function already make a strong pseudo-random permutation (Luby and Rackoff
 # 1988); the halves of small data sets have few bits, so two more are spent.

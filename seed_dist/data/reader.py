@@ -47,6 +47,11 @@ class _ShardSet:
     def captions(self) -> list[str]:
         return self._files.index.captions
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the shards lie elsewhere."""
+        return self._files.is_remote
+
     def shard_rows(self, shard_number: int) -> range:
         """The numbers of the samples that a shard holds."""
         return self._files.shard_rows(shard_number)
@@ -77,9 +82,7 @@ class FeatureShards(_ShardSet):
         self.shape: tuple[int, ...] = tuple(self.manifest.details["shape"])
         self.value_bytes = self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
         sizes = self._files.index.size
-        self._header_bytes = (
-            int(sizes[0]) - self.value_bytes if len(sizes) else len(npy_header(self.dtype, self.shape))
-        )
+        self._header_bytes = int(sizes[0]) - self.value_bytes if len(sizes) else len(npy_header(self.dtype, self.shape))
         self._check_header()
 
     def read(self, ids: Rows, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
@@ -87,9 +90,14 @@ class FeatureShards(_ShardSet):
         if out is None:
             out = np.empty((len(ids), *self.shape), dtype=self.dtype)
         assert out.shape == (len(ids), *self.shape), f"{out.shape}, not [{len(ids)}, {self.shape}]"
-        assert out.dtype == self.dtype and out.flags.c_contiguous, f"{out.dtype}, not {self.dtype} without gaps"
+        assert out.dtype == self.dtype, f"{out.dtype}, not {self.dtype}"
+        assert out.flags.c_contiguous, "there are gaps in the memory that is to be filled"
         self._files.read_rows(ids, self._header_bytes, out.view(np.uint8).reshape(len(ids), self.value_bytes))
         return out
+
+    def announce(self, ids: Rows) -> None:
+        """Say which samples will be read: those that lie elsewhere are fetched meanwhile."""
+        self._files.announce(ids)
 
     def read_of(self, thread: int) -> tuple[str, float] | None:
         """What a thread is reading now, and since when in `time.monotonic` seconds; None between reads."""
@@ -140,6 +148,16 @@ class PairedFeatures:
     @property
     def captions(self) -> list[str]:
         return self._first.captions
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether some of the shards lie elsewhere: then it is worth while to announce what will be read."""
+        return any(shards.is_remote for shards in self.sets.values())
+
+    def announce(self, ids: Rows) -> None:
+        """Say which samples will be read: those that lie elsewhere are fetched meanwhile."""
+        for shards in self.sets.values():
+            shards.announce(ids)
 
     @property
     def sample_bytes(self) -> int:

@@ -27,7 +27,7 @@ from seed_dist.errors import DataError, MismatchError
 Rows = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-_OPEN_FILES = 256  # of one set: a window of the order fits, and several sets into the usual limit of 1024 per process
+_OPEN_FILES = 256  # of one set; several sets must fit into the usual limit of 1024 per process
 _RUN_ROWS = 256  # read with one call: three buffers each, and the kernel takes 1024
 _GAP_BYTES = 4096  # between two payloads: a tar header and padding
 
@@ -61,6 +61,15 @@ class ShardFiles:
         data = bytearray(int(self.index.size[row]))
         self._read(self._plan(np.array([row]), 0, [data]))
         return data
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is worth while to announce what will be read."""
+        return self._storage.is_remote
+
+    def announce(self, rows: Rows) -> None:
+        """Say which rows will be read: those that lie elsewhere are fetched by threads, in the order of the calls."""
+        self._storage.announce(rows)
 
     def place(self, row: int) -> str:
         """Which sample of which file, for messages."""
@@ -126,7 +135,9 @@ class ShardFiles:
 
     def _call(self, plan: _Plan, first: int, last: int) -> None:
         start, stop, file = plan.starts[first], plan.ends[last - 1], plan.files[first]
-        buffers = [plan.parts[first]] if plan.heads[first] is None and last - first == 1 else self._all(plan, first, last)
+        buffers = (
+            [plan.parts[first]] if plan.heads[first] is None and last - first == 1 else self._all(plan, first, last)
+        )
         try:
             found = os.preadv(self._descriptor(file).number, buffers, start - self._storage.start_of(file))
         except OSError as error:

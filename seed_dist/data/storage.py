@@ -15,6 +15,7 @@ import numpy.typing as npt
 from seed_dist.data.assembly import require_files
 from seed_dist.data.index import Index
 from seed_dist.data.manifest import Manifest
+from seed_dist.data.remote import RemoteShards, load_remote
 from seed_dist.errors import DataError
 
 Rows = npt.NDArray[np.int64]
@@ -22,6 +23,10 @@ Rows = npt.NDArray[np.int64]
 
 class Storage(Protocol):
     """The shards of one set."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is worth while to announce what will be read."""
 
     def arrange(self, index: Index) -> None:
         """Learn where the samples lie; before anything is read."""
@@ -35,6 +40,9 @@ class Storage(Protocol):
     def open(self, file: int) -> int:
         """A descriptor of a file, which the caller closes. DataError where it cannot be had."""
 
+    def announce(self, rows: Rows) -> None:
+        """Say which rows will be read."""
+
     def discard(self, file: int) -> bool:
         """Whether a damaged file was a copy, which is fetched anew when it is opened next."""
 
@@ -44,6 +52,8 @@ class Storage(Protocol):
 
 class LocalShards:
     """Shards beside their manifest: the files are the shards themselves."""
+
+    is_remote = False
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         """DataError names the first shard that is missing or of another size than the manifest says."""
@@ -65,6 +75,9 @@ class LocalShards:
         except FileNotFoundError:
             raise DataError(f"shard {self._paths[file]} has vanished. Restore it and run again.") from None
 
+    def announce(self, rows: Rows) -> None:
+        """The kernel reads fast enough."""
+
     def discard(self, file: int) -> bool:
         return False
 
@@ -73,5 +86,6 @@ class LocalShards:
 
 
 def open_storage(folder: Path, manifest: Manifest) -> Storage:
-    """The shards of the finished set in `folder`."""
-    return LocalShards(folder, manifest)
+    """The shards of the finished set in `folder`. DataError where they are not as the manifest says."""
+    remote = load_remote(folder)
+    return LocalShards(folder, manifest) if remote is None else RemoteShards(manifest, remote)

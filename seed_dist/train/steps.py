@@ -16,6 +16,7 @@ _MAX_SLOTS = 4  # steps in memory: one in use, the others read ahead
 _SLOT_BYTES = 1 << 30  # of all of them, unless two steps are more already
 # Of the time-out of collectives: the other ranks wait while one rank's reader hangs, three times at most.
 _TIMEOUT_SHARE = 0.1
+_MAX_ANNOUNCED = 512  # steps; a window of the order may be longer where samples are small, but then a few steps do
 
 
 def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
@@ -24,7 +25,20 @@ def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
     """
     train = run.stage.data.train
     timeout_s = run.stage.recipe.engine.collective_timeout_s * _TIMEOUT_SHARE
-    work = Work(lambda step, slot: read_step(run, step, slot), lambda: _slots(run), train.read_of, timeout_s)
+    step_bytes = run.order.micro_batch * run.training.accumulation * train.sample_bytes
+    count = min(_MAX_SLOTS, max(2, _SLOT_BYTES // step_bytes))
+    announce = _Announcer(run, last_step)
+
+    def make(step: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
+        announce(step)
+        return read_step(run, step, slot)
+
+    work = Work(
+        make=make,
+        slots=lambda: [_slot(run) for _ in range(count)],
+        read_of=train.read_of,
+        timeout_s=timeout_s,
+    )
     return prefetched(work, run.state.step, last_step)
 
 
@@ -34,8 +48,23 @@ def read_step(run: Run, step: int, slot: list[Buffers]) -> list[dict[str, Tensor
     return [run.stage.make_batch(ids, step, buffers) for ids, buffers in parts]
 
 
-def _slots(run: Run) -> list[list[Buffers]]:
-    """Memory of several steps: of each, every micro-batch of every target. Pinned where a GPU copies from it."""
+class _Announcer:
+    """Tells remote data what will be read, a window of the order ahead: a window's first steps need all its blocks."""
+
+    def __init__(self, run: Run, last_step: int) -> None:
+        self._run, self._next, self._last = run, run.state.step, last_step
+        window_steps = -(-run.order.samples.window_samples // run.training.global_batch)
+        self._ahead = min(window_steps, _MAX_ANNOUNCED)
+
+    def __call__(self, step: int) -> None:
+        train = self._run.stage.data.train
+        while train.is_remote and self._next < min(step + self._ahead + 1, self._last):
+            train.announce(np.concatenate(self._run.order.micro_batches(self._next)))
+            self._next += 1
+
+
+def _slot(run: Run) -> list[Buffers]:
+    """Memory for every micro-batch of a step; pinned where a GPU copies from it."""
     sets, pinned = run.stage.data.train.sets, run.engine.comm.device.type == "cuda"
 
     def buffers() -> Buffers:
@@ -46,6 +75,4 @@ def _slots(run: Run) -> list[list[Buffers]]:
             found[target] = torch.empty(shape, dtype=dtype, pin_memory=pinned).numpy()
         return found
 
-    step_bytes = run.order.micro_batch * run.training.accumulation * run.stage.data.train.sample_bytes
-    count = min(_MAX_SLOTS, max(2, _SLOT_BYTES // step_bytes))
-    return [[buffers() for _ in range(run.training.accumulation)] for _ in range(count)]
+    return [buffers() for _ in range(run.training.accumulation)]
