@@ -104,8 +104,8 @@ class RemoteShards:
     def file_of(self, rows: Rows) -> npt.NDArray[np.int64]:
         return np.searchsorted(self._first, rows, side="right").astype(np.int64) - 1
 
-    def start_of(self, file: int) -> int:
-        return int(self._start[file])
+    def start_of(self, files: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return self._start[files]
 
     def open(self, file: int) -> int:
         """A descriptor of an extent's copy, fetched if need be. DataError when the remote side keeps failing."""

@@ -45,7 +45,7 @@ class ShardFiles:
         self._checked = np.zeros(len(self.index), dtype=bool)
         self._gap = memoryview(bytearray(_GAP_BYTES))  # never looked at, so threads may share it
         self._open: OrderedDict[int, _Descriptor] = OrderedDict()
-        self._lock = threading.Lock()  # of the open files, never held during a call that can hang
+        self._lock = threading.Lock()  # of changes to the open files, never held during a call that can hang
         self._reads: dict[int, tuple[int, float]] = {}  # by thread: the row, and when its read began
 
     def read_rows(self, rows: Rows, skip: int, out: Bytes) -> None:
@@ -98,8 +98,15 @@ class ShardFiles:
         is_checked = self._checked[rows]
         heads = [None if known else bytearray(skip) for known in is_checked.tolist()]
         starts = begins + skip * is_checked
-        numbers = (values.tolist() for values in (rows, files, starts, ends))
-        return _Plan(*numbers, heads, parts, cuts, not is_checked.all())
+        return _Plan(
+            rows=rows.tolist(),
+            files=files.tolist(),
+            offsets=(starts - self._storage.start_of(files)).tolist(),
+            sizes=(ends - starts).tolist(),
+            heads=heads,
+            parts=parts,
+            cuts=cuts,
+        )
 
     def _read(self, plan: _Plan) -> None:
         thread = threading.get_ident()
@@ -107,9 +114,23 @@ class ShardFiles:
             for begin, end in zip(plan.cuts, plan.cuts[1:], strict=False):
                 for first in range(begin, end, _RUN_ROWS):
                     self._reads[thread] = plan.rows[first], time.monotonic()
-                    self._read_run(plan, first, min(first + _RUN_ROWS, end))
+                    if end - begin > 1 or not self._read_known(plan, first):
+                        self._read_run(plan, first, min(first + _RUN_ROWS, end))
         finally:
             self._reads.pop(thread, None)
+
+    def _read_known(self, plan: _Plan, number: int) -> bool:
+        """A single row of an open file whose checksum was right before, as most are in a shuffled order: the short way.
+        False when it is something else, or when anything is wrong.
+        """
+        descriptor = self._open.get(plan.files[number])
+        if descriptor is None or plan.heads[number] is not None:
+            return False
+        try:
+            found = os.preadv(descriptor.number, (plan.parts[number],), plan.offsets[number])
+        except OSError:
+            return False
+        return found == plan.sizes[number]
 
     def _read_run(self, plan: _Plan, first: int, last: int) -> None:
         """Neighbours with one call. If anything is wrong they are read singly, so that the error names one."""
@@ -134,32 +155,29 @@ class ShardFiles:
             raise DataError(f"{self.place(row)} {error}. {self._advice(row)}") from None
 
     def _call(self, plan: _Plan, first: int, last: int) -> None:
-        start, stop, file = plan.starts[first], plan.ends[last - 1], plan.files[first]
-        buffers = (
-            [plan.parts[first]] if plan.heads[first] is None and last - first == 1 else self._all(plan, first, last)
-        )
+        wanted = plan.offsets[last - 1] + plan.sizes[last - 1] - plan.offsets[first]
+        descriptor = self._descriptor(plan.files[first])  # open for as long as it is held here
         try:
-            found = os.preadv(self._descriptor(file).number, buffers, start - self._storage.start_of(file))
+            found = os.preadv(descriptor.number, self._buffers(plan, first, last), plan.offsets[first])
         except OSError as error:
             raise _DamagedError(f"cannot be read: {error.strerror}") from None
-        if found != stop - start:
-            raise _DamagedError(f"ends after {found} of {stop - start} bytes")
-        if plan.is_new:
-            for number in range(first, last):
-                if (head := plan.heads[number]) is not None:
-                    self._check(plan.rows[number], crc32(plan.parts[number], crc32(head)))
+        if found != wanted:
+            raise _DamagedError(f"ends after {found} of {wanted} bytes")
+        for number in range(first, last):
+            if (head := plan.heads[number]) is not None:
+                self._check(plan.rows[number], crc32(plan.parts[number], crc32(head)))
 
-    def _all(self, plan: _Plan, first: int, last: int) -> list[Any]:
+    def _buffers(self, plan: _Plan, first: int, last: int) -> list[Any]:
         """Memory for the bytes of a run from its first wanted one to its end; what nobody wants goes into the gap."""
         buffers: list[Any] = []
-        position = plan.starts[first]
+        position = plan.offsets[first]
         for number in range(first, last):
-            if (wanted := plan.starts[number]) > position:
+            if (wanted := plan.offsets[number]) > position:
                 buffers.append(self._gap[: wanted - position])
             if (head := plan.heads[number]) is not None:
                 buffers.append(head)
             buffers.append(plan.parts[number])
-            position = plan.ends[number]
+            position = wanted + plan.sizes[number]
         return buffers
 
     def _check(self, row: int, checksum: int) -> None:
@@ -169,11 +187,9 @@ class ShardFiles:
         self._checked[row] = True
 
     def _descriptor(self, file: int) -> _Descriptor:
-        """An open file; the one that was not used for longest is closed for it, once nobody reads it any more."""
-        with self._lock:
-            if file in self._open:
-                self._open.move_to_end(file)
-                return self._open[file]
+        """An open file; the one that was opened first is closed for it, once nobody reads it any more."""
+        if (known := self._open.get(file)) is not None:
+            return known
         descriptor = _Descriptor(self._storage.open(file))
         with self._lock:
             while len(self._open) >= _OPEN_FILES:
@@ -188,19 +204,18 @@ class ShardFiles:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Ascending rows and where they go. Of each: its number, its file, where in the shard what is read of it starts and
-    ends in bytes, memory for what comes before the wanted part (None where the checksum is known to be right: then
-    that is not read), and memory for the wanted part.
+    """Ascending rows and where they go. Of each: its number, its file, where in the file what is read of it lies and
+    how long it is in bytes, memory for what comes before the wanted part (None where the checksum is known to be right:
+    then that is not read), and memory for the wanted part.
     """
 
     rows: list[int]
     files: list[int]
-    starts: list[int]
-    ends: list[int]
+    offsets: list[int]
+    sizes: list[int]
     heads: list[bytearray | None]
     parts: list[Any]
     cuts: list[int]  # the first rows of runs that lie one behind the other in one file, and the end
-    is_new: bool  # there are rows whose checksum is still to be looked at
 
 
 class _Descriptor:

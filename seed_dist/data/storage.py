@@ -34,8 +34,8 @@ class Storage(Protocol):
     def file_of(self, rows: Rows) -> npt.NDArray[np.int64]:
         """The number of the file that holds each row."""
 
-    def start_of(self, file: int) -> int:
-        """The byte of its shard with which a file begins."""
+    def start_of(self, files: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The byte of its shard with which each file begins."""
 
     def open(self, file: int) -> int:
         """A descriptor of a file, which the caller closes. DataError where it cannot be had."""
@@ -66,8 +66,8 @@ class LocalShards:
     def file_of(self, rows: Rows) -> npt.NDArray[np.int64]:
         return self._index.shard[rows].astype(np.int64)
 
-    def start_of(self, file: int) -> int:
-        return 0
+    def start_of(self, files: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.zeros_like(files)
 
     def open(self, file: int) -> int:
         try:
