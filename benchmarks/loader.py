@@ -4,7 +4,8 @@
     python -m benchmarks.loader --work runs/bench
 
 All deliver the same numbers as batches of 16-bit arrays, one element of every page is touched, everything is in the
-page cache, rounds are interleaved, and medians are told. webdataset and streaming run as their documentation shows
+page cache, rounds are interleaved, and medians are told: by the clock, and by the processor time of all threads, which
+other work on the machine disturbs less. webdataset and streaming run as their documentation shows
 without workers. A bare read takes the shards in 8 MB pieces into one buffer.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import statistics
 import subprocess
 import sys
@@ -64,7 +66,7 @@ def main() -> None:
 
 
 def compare(work: Path, samples: int, batch: int, shapes: dict[str, tuple[int, ...]], rounds: int) -> dict[str, Any]:
-    """Bytes per second of everything, and how ours compare."""
+    """Rates of everything, and how ours compare."""
     targets, sample_bytes = list(shapes), 2 * sum(int(np.prod(shape)) for shape in shapes.values())
     sources: dict[str, Callable[[], Iterator[Any]]] = {
         "raw": lambda: raw_pieces(work, targets),
@@ -74,31 +76,33 @@ def compare(work: Path, samples: int, batch: int, shapes: dict[str, tuple[int, .
         "webdataset": lambda: webdataset_batches(work, targets, batch),
         "streaming": lambda: streaming_batches(work, targets, batch),
     }
-    rates: dict[str, list[float]] = {source: [] for source in sources}
+    rates: dict[str, list[tuple[float, float]]] = {source: [] for source in sources}
     for number in range(rounds + 1):  # the first fills the page cache and does not count
         for source, batches in sources.items():
             limit = samples // batch if source.startswith(("ours", "raw")) else min(samples // batch, WARM_BATCHES + 12)
-            rate = bytes_per_s(batches(), batch * sample_bytes, limit, is_raw=source == "raw")
+            measured = rate(batches(), batch * sample_bytes, limit, is_raw=source == "raw")
             if number:
-                rates[source].append(rate)
-    medians = {source: statistics.median(values) for source, values in rates.items()}
-    ours = medians["ours, shuffled"]
-    return {
-        "bytes_per_s": {source: {"median": medians[source], "rounds": values} for source, values in rates.items()},
-        "shuffled_against": {source: ours / median for source, median in medians.items()},
-        "order_of_the_file_against": {s: medians["ours, order of the file"] / median for s, median in medians.items()},
-    }
+                rates[source].append(measured)
+    found: dict[str, Any] = {"load_average": os.getloadavg()[1]}
+    for field, what in enumerate(("bytes_per_s", "bytes_per_processor_s")):
+        values = {source: [measured[field] for measured in rates[source]] for source in sources}
+        medians = {source: statistics.median(values[source]) for source in sources}
+        found[what] = {source: {"median": medians[source], "rounds": values[source]} for source in sources}
+        for ours in ("ours, shuffled", "ours, order of the file"):
+            found[what][f"{ours}, against"] = {source: medians[ours] / medians[source] for source in sources}
+    return found
 
 
-def bytes_per_s(batches: Iterable[Any], batch_bytes: int, limit: int, is_raw: bool) -> float:
-    began_s, delivered = time.perf_counter(), 0
+def rate(batches: Iterable[Any], batch_bytes: int, limit: int, is_raw: bool) -> tuple[float, float]:
+    """Bytes per second, and per second of processor time."""
+    began, delivered = (time.perf_counter(), time.process_time()), 0
     for number, arrays in enumerate(itertools.islice(batches, None if is_raw else limit)):
         for array in arrays:
             touch(array)
         delivered += sum(array.nbytes for array in arrays) if is_raw else batch_bytes
         if number + 1 == WARM_BATCHES:
-            began_s, delivered = time.perf_counter(), 0
-    return delivered / (time.perf_counter() - began_s)
+            began, delivered = (time.perf_counter(), time.process_time()), 0
+    return delivered / (time.perf_counter() - began[0]), delivered / (time.process_time() - began[1])
 
 
 def touch(array: npt.NDArray[Any]) -> int:
