@@ -37,6 +37,7 @@ def test_no_more_is_made_than_has_memory_and_a_step_is_valid_until_the_next_is_a
         slot[0] = step
         return slot
 
+    before = set(threading.enumerate())
     steps = prefetched(work(make, slots=3), 0, 20)
     for step in range(10):
         current = next(steps)
@@ -46,7 +47,7 @@ def test_no_more_is_made_than_has_memory_and_a_step_is_valid_until_the_next_is_a
     assert made[-1] == 11  # the two ahead are there
     steps.close()
     time.sleep(0.05)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader from")]
+    assert set(threading.enumerate()) <= before
 
 
 def test_an_error_arrives_at_its_step():
