@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from PIL import Image
 from seed_dist.data.codec import decode_image
 from seed_dist.data.index import DIGESTS
 from seed_dist.data.manifest import MANIFEST_NAME, Manifest, load_manifest
-from seed_dist.data.shard_files import ShardFiles, by_place
+from seed_dist.data.shard_files import ShardFiles
 from seed_dist.data.writer import npy_header
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.fsio import fingerprint
 
 Rows = npt.NDArray[np.int64]
+Buffers = Mapping[str, npt.NDArray[Any]]  # of each target, [B, *shape] in the stored dtype
 
 
 class _ShardSet:
@@ -51,6 +52,11 @@ class _ShardSet:
         """All captions of every sample: (image, caption) pairs for training, and what retrieval counts as a hit."""
         return self._files.index.all_captions
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the shards lie elsewhere."""
+        return self._files.is_remote
+
     def shard_rows(self, shard_number: int) -> range:
         """The numbers of the samples that a shard holds."""
         return self._files.shard_rows(shard_number)
@@ -79,21 +85,28 @@ class FeatureShards(_ShardSet):
         super().__init__(folder)
         self.dtype = np.dtype(str(self.manifest.details["dtype"]))
         self.shape: tuple[int, ...] = tuple(self.manifest.details["shape"])
-        self._value_bytes = self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+        self.value_bytes = self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
         sizes = self._files.index.size
-        self._header_bytes = (
-            int(sizes[0]) - self._value_bytes if len(sizes) else len(npy_header(self.dtype, self.shape))
-        )
+        self._header_bytes = int(sizes[0]) - self.value_bytes if len(sizes) else len(npy_header(self.dtype, self.shape))
         self._check_header()
 
-    def read(self, ids: Rows) -> npt.NDArray[Any]:
-        """Samples `ids` [B] as [B, *shape] in the stored dtype, in the order asked for."""
-        out = np.empty((len(ids), *self.shape), dtype=self.dtype)
-        flat = out.view(np.uint8).reshape(len(ids), self._value_bytes)
-        header = bytearray(self._header_bytes)
-        for i in by_place(ids):
-            self._files.read_into(int(ids[i]), [header, flat[i]])
+    def read(self, ids: Rows, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+        """Samples `ids` [B] as [B, *shape] in the stored dtype, in the order asked for; in `out`, where it is given."""
+        if out is None:
+            out = np.empty((len(ids), *self.shape), dtype=self.dtype)
+        assert out.shape == (len(ids), *self.shape), f"{out.shape}, not [{len(ids)}, {self.shape}]"
+        assert out.dtype == self.dtype, f"{out.dtype}, not {self.dtype}"
+        assert out.flags.c_contiguous, "there are gaps in the memory that is to be filled"
+        self._files.read_rows(ids, self._header_bytes, out.view(np.uint8).reshape(len(ids), self.value_bytes))
         return out
+
+    def announce(self, ids: Rows) -> None:
+        """Say which samples will be read: those that lie elsewhere are fetched meanwhile."""
+        self._files.announce(ids)
+
+    def read_of(self, thread: int) -> tuple[str, float] | None:
+        """What a thread is reading now, and since when in `time.monotonic` seconds; None between reads."""
+        return self._files.read_of(thread)
 
     def _check_header(self) -> None:
         """All payloads have one length, and the first starts with the header that the manifest promises."""
@@ -145,9 +158,28 @@ class PairedFeatures:
     def all_captions(self) -> list[tuple[str, ...]]:
         return self._first.all_captions
 
-    def read(self, ids: Rows) -> dict[str, npt.NDArray[Any]]:
-        """Samples `ids` [B] of every target as {target: [B, *shape]} in the stored dtypes."""
-        return {target: shards.read(ids) for target, shards in self.sets.items()}
+    @property
+    def is_remote(self) -> bool:
+        """Whether some of the shards lie elsewhere: then it is worth while to announce what will be read."""
+        return any(shards.is_remote for shards in self.sets.values())
+
+    def announce(self, ids: Rows) -> None:
+        """Say which samples will be read: those that lie elsewhere are fetched meanwhile."""
+        for shards in self.sets.values():
+            shards.announce(ids)
+
+    @property
+    def sample_bytes(self) -> int:
+        """Of all targets together."""
+        return sum(shards.value_bytes for shards in self.sets.values())
+
+    def read(self, ids: Rows, out: Buffers | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Samples `ids` [B] of every target as {target: [B, *shape]} in the stored dtypes; in `out`, where given."""
+        return {target: shards.read(ids, out[target] if out else None) for target, shards in self.sets.items()}
+
+    def read_of(self, thread: int) -> tuple[str, float] | None:
+        """What a thread is reading now, and since when in `time.monotonic` seconds; None between reads."""
+        return next(filter(None, (shards.read_of(thread) for shards in self.sets.values())), None)
 
 
 def _require_same_samples(first: FeatureShards, other: FeatureShards) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from seed_dist.config import Recipe
+from seed_dist.data.reader import Buffers
 from seed_dist.dist.comm import Comm, on_main
 from seed_dist.dist.engine import Engine
 from seed_dist.errors import MismatchError
@@ -46,8 +47,10 @@ class Stage(nn.Module, ABC):
         """Loss (scalar) and detached scalar metrics of one micro-batch. The mean over ranks is the global batch's."""
 
     @abstractmethod
-    def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
-        """A micro-batch of training samples as CPU tensors. Runs in a thread; a function of its arguments alone."""
+    def make_batch(self, ids: Ids, step: int, out: Buffers | None = None) -> dict[str, Tensor]:
+        """A micro-batch of training samples as CPU tensors, the stored features in `out` where it is given. Runs in a
+        thread; a function of its arguments alone.
+        """
 
     @abstractmethod
     def validate(self) -> dict[str, float]:

@@ -90,7 +90,7 @@ def test_threads_may_share_a_reader(tmp_path, monkeypatch):
     shards, wrong, done = FeatureShards(tmp_path / "s"), [], []
 
     def work(seed):
-        batches = np.random.default_rng(seed).integers(0, SAMPLES, (60, 8))
+        batches = np.random.default_rng(seed).integers(0, SAMPLES, (300, 8))
         wrong.extend(ids for ids in batches if not (shards.read(ids) == array[ids]).all())
         done.append(seed)
 
