@@ -12,13 +12,14 @@ from pathlib import Path
 
 from seed_dist.data.assembly import Reject, ShardRecord
 from seed_dist.data.cells import CellReader
-from seed_dist.data.codec import UnusableImageError, check_image
+from seed_dist.data.codec import check_image
 from seed_dist.data.folder_source import MAX_CAPTION_BYTES
 from seed_dist.data.index import IndexRow
 from seed_dist.data.manifest import ShardEntry
 from seed_dist.data.pairs import Cell, Pair
 from seed_dist.data.writer import TarFile, open_shard
 from seed_dist.faults import fault_point
+from seed_dist.pixels import UnusableImageError
 
 KEY_DIGITS = 9  # fixed width, no dots: webdataset takes everything before the first dot as the key
 

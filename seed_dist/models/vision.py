@@ -8,24 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import numpy as np
 import open_clip
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
-from PIL import Image
 from torch import Tensor
 
 from seed_dist.assets import resolve, weights_sha256
-
-_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+from seed_dist.models.image_processor import SeedImageProcessor
 
 
 class FrozenClip:
     """An open_clip model in eval mode, without gradients.
 
-    The pre-processing is one function: squash to the model's square size, scale to 0..1, normalise with the model's
-    mean and standard deviation. Its settings stand in `details()` and so in every manifest.
+    `preprocess` is the function of its `processor`; the settings stand in `details()` and so in every manifest.
     """
 
     def __init__(self, reference: str, device: str | torch.device = "cpu") -> None:
@@ -36,36 +32,16 @@ class FrozenClip:
         model = open_clip.create_model(name, device=self.device)
         self._model = cast(Any, model.eval().requires_grad_(False))
         self._tokenize = open_clip.get_tokenizer(name)
-        settings = model.visual.preprocess_cfg
-        side = cast(Any, model.visual.image_size)  # a pair in ViT towers, a number in ResNet towers
-        self.image_size = int(side if isinstance(side, int) else side[0])
-        self._interpolation = str(settings["interpolation"])
-        self._mean = torch.tensor(settings["mean"]).view(3, 1, 1)
-        self._std = torch.tensor(settings["std"]).view(3, 1, 1)
+        self.processor = SeedImageProcessor.of_clip(folder)
+        self.preprocess, self.image_size = self.processor.preprocess, self.processor.size_px
 
     def details(self) -> dict[str, Any]:
         """What a manifest must say so that features of other weights or pre-processing are never mixed in."""
-        mean, std = self._mean.flatten().tolist(), self._std.flatten().tolist()
         return {
             "encoder": self.reference,
             "weights_sha256": self.weights_sha256,
-            "preprocessing": {
-                "geometry": "squash",
-                "size_px": self.image_size,
-                "interpolation": self._interpolation,
-                "mean": [round(value, 6) for value in mean],
-                "std": [round(value, 6) for value in std],
-            },
+            "preprocessing": self.processor.details(),
         }
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """A picture of any size and mode as float32 [3, H, W]."""
-        size = (self.image_size, self.image_size)
-        image = image.convert("RGB")
-        if image.size != size:
-            image = image.resize(size, _RESAMPLING[self._interpolation])
-        pixels = torch.from_numpy(np.asarray(image, dtype=np.uint8).copy()).permute(2, 0, 1).float() / 255
-        return (pixels - self._mean) / self._std
 
     @torch.inference_mode()
     def patch_features(self, images: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from seed_dist.data.codec import UnusableImageError, check_image, decode_image
+from seed_dist.data.codec import check_image, decode_image
 from seed_dist.data.folder_source import walk
 from seed_dist.data.pairs import IMAGE_SUFFIXES, readable
 from seed_dist.errors import DataError
+from seed_dist.pixels import UnusableImageError
 
 _SHARD_SUFFIX = ".tar"
 

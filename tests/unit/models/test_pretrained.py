@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from seed_dist.config import BackboneConfig, CodebookConfig, QFormerConfig
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.glyphs.vocabulary import build_tokenizer, save_tokenizer
-from seed_dist.models.painter import build_painter, save_painter
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
+from seed_dist.models.small_painter import build_painter, save_painter
 from seed_dist.models.tokenizer import SeedQuantizer
 from seed_dist.models.vision import FrozenClip
 

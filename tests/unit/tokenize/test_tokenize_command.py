@@ -17,9 +17,9 @@ from seed_dist.cli import run_command
 from seed_dist.config import BackboneConfig, CodebookConfig, QFormerConfig
 from seed_dist.data.reader import ImageShards
 from seed_dist.data.sharding import ShardOptions, shard_source
-from seed_dist.models.painter import build_painter, save_painter
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
+from seed_dist.models.small_painter import build_painter, save_painter
 from seed_dist.models.tokenizer import SeedQuantizer
 from seed_dist.tokenize.__main__ import main
 from tests.pictures import fill, picture
