@@ -166,5 +166,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _unusable(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"{path} does not say how pictures are pre-processed ({type(error).__name__}: {error}). Copy or export it again."
+        f"{path} does not say how pictures are pre-processed ({type(error).__name__}: {error}). Copy it again."
     )

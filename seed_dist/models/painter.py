@@ -103,13 +103,10 @@ def blocks(embeddings: Tensor, negative: Tensor | None, seed: int, size: int) ->
         )
 
 
-def load_pipeline(kind: Any, reference: str, device: torch.device, **left_out: None) -> Any:
-    """A diffusers pipeline for painting: fp16 on CUDA and fp32 elsewhere, no pickles, the parts `left_out` not read."""
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
+def load_pipeline(kind: Any, reference: str, device: torch.device, **options: Any) -> Any:
+    """A diffusers pipeline for painting: fp16 on CUDA and fp32 elsewhere, from files that are data and never code."""
     try:
-        pipeline = kind.from_pretrained(
-            resolve(reference), torch_dtype=dtype, use_safetensors=True, local_files_only=True, **left_out
-        )
+        pipeline = kind.from_pretrained(resolve(reference), use_safetensors=True, local_files_only=True, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(
             f"painter {reference!r} cannot be read as a {kind.__name__}: {error} Its folder needs every part that its "
@@ -117,7 +114,7 @@ def load_pipeline(kind: Any, reference: str, device: torch.device, **left_out: N
         ) from error
     pipeline.set_progress_bar_config(disable=True)
     pipeline.vae.enable_slicing()  # pictures are decoded one by one: the decoder needs more memory than the U-Net
-    return pipeline.to(device)
+    return pipeline.to(device, torch.float16 if device.type == "cuda" else torch.float32)
 
 
 def _generator(seed: int, index: int) -> torch.Generator:

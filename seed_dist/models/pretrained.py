@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -91,15 +92,13 @@ class SeedTokenizer(nn.Module):
             "backbones": dataclasses.asdict(self.backbones),
             "provenance": self.provenance,
         }
-        try:
+        with suppress(ConfigError, DataError):  # trained from features, on a machine without the image encoder
             self.processor.save_pretrained(folder)
-        except ConfigError:  # trained from features, on a machine without the image encoder
-            pass
         save_model(Path(folder), self, config)
 
     @property
     def processor(self) -> SeedImageProcessor:
-        """The pre-processing of pictures, the image encoder's own; ConfigError where neither says what it is."""
+        """The pre-processing of pictures: what the export says, otherwise what the image encoder's folder says."""
         if self._processor is None:
             self._processor = SeedImageProcessor.of_clip(resolve(self.backbones.image_encoder))
         return self._processor
@@ -228,9 +227,9 @@ class SeedTokenizer(nn.Module):
         shape = {3: (*images.shape[:2], width), 4: (len(images), 3, side, side)}.get(images.ndim)
         if images.shape != shape or not images.is_floating_point():
             raise DataError(
-                f"images are a tensor {images.dtype} {tuple(images.shape)}, but floats are needed: patch features of "
-                f"shape [B, P, {width}] by this tokenizer's image encoder, or pixel values of shape [B, 3, S, S] by its "
-                "processor. Or give PIL images."
+                f"images are a tensor {images.dtype} {tuple(images.shape)}, but floats are needed: patch features "
+                f"[B, P, {width}] of this tokenizer's image encoder, or pixel values [B, 3, S, S] of its processor. "
+                "Or give PIL images."
             )
         return images
 

@@ -27,10 +27,8 @@ class StableDiffusionPainter:
 
     def __init__(self, reference: str, device: str | torch.device = "cpu") -> None:
         self.reference, self.device = reference, torch.device(device)
-        self._pipeline = load_pipeline(
-            StableDiffusionPipeline, reference, self.device, safety_checker=None, feature_extractor=None
-        )
-        self._pipeline.register_to_config(requires_safety_checker=False)
+        unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        self._pipeline = load_pipeline(StableDiffusionPipeline, reference, self.device, **unchecked)
         text = self._pipeline.text_encoder.config
         self.embedding_shape: tuple[int, ...] = (int(text.max_position_embeddings), int(text.hidden_size))
 

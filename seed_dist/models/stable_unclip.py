@@ -1,6 +1,6 @@
 """Stable unCLIP as painter: a CLIP image embedding is the generation embedding, 1024 numbers for SD 2.1 (SEED-2).
 
-The steps of sampling are called here, on the pipeline's own parts: diffusers' pipelines take no negative image embedding
+The loop of sampling stands here, over the pipeline's own parts: diffusers' pipelines take no negative image embedding
 (SEED's inference code has a changed copy of one for it), and would load an image encoder or a prior that is not needed.
 """
 
