@@ -59,7 +59,12 @@ def read_pictures(files: Sequence[Path]) -> Iterator[Picture | Unreadable]:
         if path.suffix.lower() == _SHARD_SUFFIX:
             yield from _in_shard(path)
         else:
-            yield _picture(_line(path), path)
+            yield read_picture(path)
+
+
+def read_picture(path: Path) -> Picture | Unreadable:
+    """One picture file."""
+    return _picture(_line(path), path)
 
 
 def _in_shard(path: Path) -> Iterator[Picture | Unreadable]:
