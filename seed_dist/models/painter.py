@@ -85,6 +85,10 @@ class Block:
     negative: Tensor | None
     generators: list[torch.Generator]
 
+    def noise(self, *shape: int) -> Tensor:
+        """[B, *shape] on the CPU in fp32, whatever the weights: half precision draws other numbers now and then."""
+        return torch.stack([torch.randn(shape, generator=generator) for generator in self.generators])
+
 
 def blocks(embeddings: Tensor, negative: Tensor | None, seed: int, size: int) -> Iterator[Block]:
     """At most `size` pictures at a time. Noise comes from the CPU, from a generator for each picture."""

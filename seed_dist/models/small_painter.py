@@ -156,18 +156,13 @@ class SmallPainter:
         given = condition(block.embeddings.to(self.device))
         away = torch.zeros_like(given) if block.negative is None else condition(block.negative.to(self.device))
         both = torch.cat([given, away])
-        x = torch.stack([_noise(generator) for generator in block.generators]).to(self.device)
+        x = block.noise(CHANNELS, IMAGE_SIZE_PX // FOLD, IMAGE_SIZE_PX // FOLD).to(self.device)
         for time in scheduler.timesteps:
             times = time.expand(2 * len(x)).to(self.device)
             clean, null = self._model(torch.cat([x, x]), times, both).chunk(2)
             velocity = (x - null - guidance * (clean - null)) / (time / scheduler.config.num_train_timesteps)
             x = scheduler.step(velocity, time, x).prev_sample
         return x
-
-
-def _noise(generator: torch.Generator) -> Tensor:
-    side = IMAGE_SIZE_PX // FOLD
-    return torch.randn(CHANNELS, side, side, generator=generator)
 
 
 def _to_pictures(images: Tensor) -> list[Image.Image]:

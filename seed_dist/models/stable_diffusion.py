@@ -52,12 +52,15 @@ class StableDiffusionPainter:
         for block in blocks(embeddings, negative, seed, _BATCH):
             given = self._like_weights(block.embeddings)
             away = self._empty_text.expand_as(given) if block.negative is None else self._like_weights(block.negative)
+            unet = self._pipeline.unet.config
+            noise = block.noise(unet.in_channels, unet.sample_size, unet.sample_size)
             pictures += self._pipeline(
                 prompt_embeds=given,
                 negative_prompt_embeds=away,
                 num_inference_steps=self.default_steps if steps is None else steps,
                 guidance_scale=self.default_guidance if guidance is None else guidance,
-                generator=block.generators,
+                latents=self._like_weights(noise),
+                generator=block.generators,  # for schedulers that draw at every step
             ).images
         return pictures
 

@@ -7,11 +7,10 @@ The loop of sampling stands here, over the pipeline's own parts: diffusers' pipe
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
 from diffusers import StableUnCLIPImg2ImgPipeline
-from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
@@ -74,8 +73,8 @@ class StableUnclipPainter:
         image = self._image_conditions(block, guided=guidance > 1)
         text = self._empty_text.expand(len(image), -1, -1)
         scheduler.set_timesteps(steps, device=self.device)
-        shape = (len(block.embeddings), unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-        latents = self._noise(shape, block) * scheduler.init_noise_sigma
+        noise = block.noise(unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+        latents = self._like_weights(noise) * scheduler.init_noise_sigma
         extra = pipeline.prepare_extra_step_kwargs(block.generators, eta=0.0)
         for time in scheduler.timesteps:
             repeated = torch.cat([latents] * (len(image) // len(latents)))
@@ -93,11 +92,11 @@ class StableUnclipPainter:
 
         Level 0 has a little noise too. A negative gets the same, so that equal ids cancel out exactly.
         """
-        noise = self._noise(tuple(block.embeddings.shape), block)
+        noise = self._like_weights(block.noise(*self.embedding_shape))
 
         def noised(embeddings: Tensor) -> Tensor:
-            like_weights = embeddings.to(self.device, self._pipeline.unet.dtype)
-            return cast(Tensor, self._pipeline.noise_image_embeddings(like_weights, noise_level=0, noise=noise))
+            given = self._like_weights(embeddings)
+            return cast(Tensor, self._pipeline.noise_image_embeddings(given, noise_level=0, noise=noise))
 
         given = noised(block.embeddings)
         if not guided:
@@ -109,5 +108,5 @@ class StableUnclipPainter:
         """Features of "" by the folder's text encoder [1, T, W]."""
         return cast(Tensor, self._pipeline.encode_prompt("", self.device, 1, False)[0])
 
-    def _noise(self, shape: tuple[int, ...], block: Block) -> Any:
-        return randn_tensor(shape, generator=block.generators, device=self.device, dtype=self._pipeline.unet.dtype)
+    def _like_weights(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, self._pipeline.unet.dtype)
