@@ -37,13 +37,14 @@ Words = tuple[Str, ...]
 
 @dataclass(frozen=True, config=_STRICT)
 class BackboneConfig:
-    """Weights from elsewhere: `embedded:NAME` for those shipped with the package, otherwise a local folder.
+    """Weights from elsewhere: `embedded:NAME` ships with the package, `hub:OWNER/NAME@REVISION` is a commit that
+    `python -m seed_dist.assets` fetched, anything else is a local folder.
 
     All but `qformer` stay frozen.
     """
 
-    image_encoder: Str = "embedded:clip"  # open_clip folder; its patch features feed the Q-Former
-    generation_encoder: Str = "embedded:clip"  # open_clip folder; its image embedding is the generation target
+    image_encoder: Str = "embedded:clip"  # open_clip, BLIP-2; its patch features feed the Q-Former
+    generation_encoder: Str = "embedded:clip"  # its image embedding or text features are the target
     text_tokenizer: Str = "embedded:clip"  # transformers tokenizer of the Q-Former's text path
     # Folder of save_pretrained whose weights stage 1 starts from (published: BLIP-2's); null = random weights.
     qformer: Str | None = None

@@ -4,12 +4,14 @@ A file becomes a folder, a folder becomes a file:
 
   python -m seed_dist.convert seed_quantizer.pt runs/published           the published tokenizer
   python -m seed_dist.convert blip2_pretrained.pth runs/blip2            what stage 1 starts from (backbones.qformer)
+  python -m seed_dist.convert eva_vit_g.pth assets/eva_clip_g            BLIP-2's frozen ViT (backbones.image_encoder)
   python -m seed_dist.convert stage2.pth runs/mine --qformer stage1.pth  the published training's two checkpoints
   python -m seed_dist.convert runs/demo/codebook/export demo.pt          ours, under published names
 
 Every tensor is accounted for: taken over, carried along for the way back (the captioning and matching heads), or left
 out with a line that says so (the frozen ViT). Names that are missing or unknown are an error that lists them. Sizes are
-read from the tensors; the number of heads is in none of them, and taken to be width / 64 as in all published models.
+read from the tensors; the number of heads is in none of them, and taken to be width / 64 as in all published models
+(width / 88 in the ViT).
 
 Files are read as data: a .pt that would have to run code is refused. Nothing that exists is overwritten, and OUT is
 complete or not there. Exit codes: 2 wrong options, 3 a file that cannot be used, 4 weights that do not fit together.
@@ -81,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("out", type=Path, metavar="OUT", help="what to write: a folder for a file, a file for a folder")
     add("--qformer", type=Path, metavar="FILE", help="stage-1 checkpoint, where SOURCE holds stage 2 alone")
     add("--head", choices=("mlp", "reverse_qformer"), help="the head that SOURCE must have (default: either)")
-    add("--heads", type=int, metavar="N", help="attention heads of the Q-Former (default: width / 64)")
+    add("--heads", type=int, metavar="N", help="attention heads (default: width / 64, in a ViT width / 88)")
     add("--decoder-heads", type=int, metavar="N", help="those of the decoders (default: as in the Q-Former)")
     explained = "frozen model that the folder names: image_encoder, painter, ... (default: the embedded ones)"
     add("--backbone", action="append", default=[], metavar="NAME=FOLDER", help=explained)

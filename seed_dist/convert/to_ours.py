@@ -1,4 +1,4 @@
-"""A published file -> an exported folder: a Q-Former that stage 1 can start from, or a complete tokenizer."""
+"""A published file -> a folder: a Q-Former that stage 1 can start from, a complete tokenizer, or the frozen ViT."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from seed_dist.config import BackboneConfig, QFormerConfig
 from seed_dist.convert.carried import CARRIED_NAME, MATCHING, save_carried
 from seed_dist.convert.checkpoint_file import Checkpoint, read_checkpoint
 from seed_dist.convert.sizes import Told, codebook_config, has_text_path, qformer_config
+from seed_dist.convert.vision_transformer import convert_vision_transformer, is_vision_transformer
 from seed_dist.errors import ConfigError, DataError, MismatchError
 from seed_dist.fsio import atomic_folder, sha256_file
 from seed_dist.models.interop import load_published
@@ -54,6 +55,8 @@ def convert_to_ours(request: ToOurs) -> list[str]:
     """
     check_free(request.out)
     files = [read_checkpoint(path) for path in (request.source, request.qformer) if path is not None]
+    if is_vision_transformer(files[0].weights):
+        return _vision_transformer(request, files)
     weights = _joined(files)
     built = _tokenizer(request, weights) if _holds(files[0], _QUANTIZER) else _qformer(request, weights)
     origins = {"files": [[file.path.name, sha256_file(file.path)] for file in files], "kind": built.kind}
@@ -65,6 +68,14 @@ def convert_to_ours(request: ToOurs) -> list[str]:
             built.model.save_pretrained(partial, request.backbones, {"converted_from": origins})
         save_carried(partial, built.carried)
     return [*_found(built, files), *_sizes(built.model, request), *_written(built, request.out)]
+
+
+def _vision_transformer(request: ToOurs, files: list[Checkpoint]) -> list[str]:
+    told = request.told
+    given = {"--head": told.head, "--decoder-heads": told.decoder_heads, "--qformer": request.qformer}
+    if problems := [f"{option} is of no use for a ViT; leave it away" for option, value in given.items() if value]:
+        raise ConfigError(problems)
+    return convert_vision_transformer(files[0], request.out, told.heads)
 
 
 def check_free(out: Path) -> None:

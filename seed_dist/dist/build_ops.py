@@ -20,13 +20,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from seed_dist.assets.location import cache_folder
 from seed_dist.cli import run_command
 from seed_dist.errors import SeedDistError
 from seed_dist.fsio import fingerprint
 
 OP_NAME = "fused_adam"
 _LOG = logging.getLogger("seed_dist")
-CACHE_VARIABLE = "SEED_DIST_CACHE"  # where compiled libraries are kept; ~/.cache/seed_dist unless set
 
 
 def library_path() -> Path:
@@ -44,8 +44,7 @@ def library_path() -> Path:
             "cpu_flags": _cpu_flags(),
         }
     )
-    root = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "seed_dist")
-    return root / "ops" / key / f"{OP_NAME}.so"
+    return cache_folder() / "ops" / key / f"{OP_NAME}.so"
 
 
 def ensure_built(compile_into: Callable[[Path], Path]) -> Path:

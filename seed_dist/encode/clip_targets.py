@@ -1,4 +1,4 @@
-"""Features straight from images and captions, by a frozen CLIP."""
+"""Features straight from images and captions, by a frozen encoder."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from seed_dist.pixels import DECODING
 
 
 class ClipImages:
-    """A frozen CLIP whose one pass over a batch serves both patch features and image embeddings."""
+    """A frozen encoder whose one pass over a batch serves both patch features and image embeddings, if it has them."""
 
     def __init__(self, clip: FrozenClip) -> None:
         self.clip = clip
         blank = torch.zeros(1, 3, clip.image_size, clip.image_size)
         patches, embedding = clip.patches_and_embedding(blank)
-        self.patches_shape, self.embedding_shape = tuple(patches.shape[1:]), tuple(embedding.shape[1:])
+        self.patches_shape = tuple(patches.shape[1:])
         self._batch: Batch | None = None
         self._outputs = (patches, embedding)
 
-    def outputs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def outputs(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Patch features [B, P, V] and image embeddings [B, E] of a batch; the last batch is remembered."""
         if batch is not self._batch:
             self._outputs = self.clip.patches_and_embedding(batch.pixels[self.clip.preprocess])
@@ -63,15 +63,19 @@ class ImageEmbeddingEncoder:
 
     def __init__(self, images: ClipImages) -> None:
         self._images, self.preprocess = images, images.clip.preprocess
+        blank = torch.zeros(1, 3, images.clip.image_size, images.clip.image_size)
+        self._shape = tuple(images.clip.image_embedding(blank).shape[1:])  # refuses a model that has none
 
     def details(self) -> dict[str, Any]:
-        return {**self._images.details(), "dtype": "float32", "shape": self._images.embedding_shape}
+        return {**self._images.details(), "dtype": "float32", "shape": self._shape}
 
     def check_source(self, source: Manifest) -> None:
         """Any images will do."""
 
     def __call__(self, batch: Batch) -> npt.NDArray[Any]:
-        return as_array(self._images.outputs(batch)[1], "float32")
+        embedding = self._images.outputs(batch)[1]
+        assert embedding is not None, "the constructor asked for one"
+        return as_array(embedding, "float32")
 
 
 class TextFeatureEncoder:

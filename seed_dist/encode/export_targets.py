@@ -39,7 +39,7 @@ class CausalEncoder:
         }
 
     def check_source(self, source: Manifest) -> None:
-        expected = weights_sha256(resolve(self._image_encoder))
+        expected = weights_sha256(resolve(self._image_encoder, "image_encoder"))
         _require("image encoder's weights behind the patch features", source.details["weights_sha256"], expected)
         _require("width of the patch features", source.details["shape"][-1], self._qformer.config.vision_width)
 

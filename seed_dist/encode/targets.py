@@ -26,42 +26,43 @@ class EncoderMaker:
 
     def make(self, target: str) -> Encoder:
         """One of TARGETS. DataError where the stage that exports its weights has not been trained yet."""
-        backbones = self._recipe.backbones
         if target == "patches":
             from seed_dist.encode.clip_targets import PatchEncoder
 
-            return PatchEncoder(self._clip_images(backbones.image_encoder))
+            return PatchEncoder(self._clip_images("image_encoder"))
         if target == "image_embedding":
             from seed_dist.encode.clip_targets import ImageEmbeddingEncoder
 
-            return ImageEmbeddingEncoder(self._clip_images(backbones.generation_encoder))
+            return ImageEmbeddingEncoder(self._clip_images("generation_encoder"))
         if target == "text_features":
             from seed_dist.encode.clip_targets import TextFeatureEncoder
 
-            return TextFeatureEncoder(self._clip(backbones.generation_encoder))
+            return TextFeatureEncoder(self._clip("generation_encoder"))
         if target == "causal":
             from seed_dist.encode.export_targets import CausalEncoder
 
-            return CausalEncoder(self._export("causal_qformer"), backbones.image_encoder, self._device)
+            return CausalEncoder(self._export("causal_qformer"), self._recipe.backbones.image_encoder, self._device)
         if target == "codes":
             from seed_dist.encode.export_targets import CodeEncoder
 
             return CodeEncoder(self._export("codebook"), self._device)
         raise ConfigError([f"target {target!r} is unknown; choose among {', '.join(TARGETS)}"])
 
-    def _clip(self, reference: str) -> FrozenClip:
+    def _clip(self, option: str) -> FrozenClip:
         from seed_dist.models.vision import FrozenClip
 
+        reference = getattr(self._recipe.backbones, option)
         if reference not in self._clips:
-            self._clips[reference] = FrozenClip(reference, self._device)
+            self._clips[reference] = FrozenClip(reference, self._device, option)
         return self._clips[reference]
 
-    def _clip_images(self, reference: str) -> ClipImages:
+    def _clip_images(self, option: str) -> ClipImages:
         from seed_dist.encode.clip_targets import ClipImages
 
-        if reference not in self._images:
-            self._images[reference] = ClipImages(self._clip(reference))
-        return self._images[reference]
+        clip = self._clip(option)
+        if clip.reference not in self._images:
+            self._images[clip.reference] = ClipImages(clip)
+        return self._images[clip.reference]
 
     def _export(self, stage: str) -> Path:
         folder = self._work / stage / "export"

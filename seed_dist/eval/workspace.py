@@ -106,7 +106,14 @@ class Workspace:
     def clip(self) -> FrozenClip:
         from seed_dist.models.vision import FrozenClip
 
-        return FrozenClip(self.recipe.backbones.generation_encoder, self.device)
+        reference = self.recipe.backbones.generation_encoder
+        clip = FrozenClip(reference, self.device, "generation_encoder")
+        if not clip.joins_both:
+            raise UnavailableError(
+                f"{reference} does not put pictures and texts into one space, so it cannot judge them; an open_clip "
+                "folder as backbones.generation_encoder can."
+            )
+        return clip
 
     @cached_property
     def painter(self) -> Painter:

@@ -6,13 +6,13 @@ broadcastable to [B, heads, Q, K]; None means everything. `causal=True` is lower
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seed_dist.models.memory_attention import Affine, attend_memory, fold, is_cheaper
+
 BERT_NORM_EPS = 1e-12  # bert-base-uncased
 VIT_NORM_EPS = 1e-6  # timm's ViT block, as in the published decoders
-Affine = tuple[Tensor, Tensor]
 
 
 def attend(
@@ -74,20 +74,19 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, memory: Tensor, affine: Affine | None = None) -> Tensor:
         """`affine` = (gain [V], shift [V]) stands for a memory of `gain * memory + shift`.
 
-        It is folded into the projection: W (g*m + s) + b = (W*g) m + (W s + b). The memory itself then needs no
-        gradient, which saves one product of memory size per layer in the backward pass. `x` may have batch 1 for any
+        It is folded into the projection, so that the memory itself needs no gradient. `x` may have batch 1 for any
         memory batch.
         """
-        weight: Tensor = self.key_value.weight
-        bias: Tensor = self.key_value.bias
-        if affine is not None:
-            gain, shift = affine
-            bias = torch.addmv(bias.float(), weight.float(), shift.float()).to(weight.dtype)
-            weight = (weight.float() * gain.float()).to(weight.dtype)
-        key, value = _split_heads(F.linear(memory, weight, bias), 2, self.heads)
-        (query,) = _split_heads(self.query(x), 1, self.heads)
+        weight, bias = self.key_value.weight, self.key_value.bias
         dropout = self.dropout if self.training else 0.0
-        projected: Tensor = self.out(attend(query.expand(len(memory), -1, -1, -1), key, value, dropout=dropout))
+        query = self.query(x).expand(len(memory), -1, -1)
+        if is_cheaper(query.shape[1], memory.shape[1], query.shape[2] // self.heads):
+            mixed = attend_memory(query, memory, weight, bias, affine, self.heads, dropout)
+        else:
+            key, value = _split_heads(F.linear(memory, *fold(weight, bias, affine)), 2, self.heads)
+            (heads_of_query,) = _split_heads(query, 1, self.heads)
+            mixed = attend(heads_of_query, key, value, dropout=dropout)
+        projected: Tensor = self.out(mixed)
         return projected
 
 

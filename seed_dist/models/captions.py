@@ -52,7 +52,9 @@ class CaptionTokenizer:
 
     def __init__(self, reference: str, max_tokens: int) -> None:
         self.reference, self.max_tokens = reference, max_tokens
-        self._tokenizer = cast(Any, AutoTokenizer.from_pretrained(str(resolve(reference)), local_files_only=True))
+        self._tokenizer = cast(
+            Any, AutoTokenizer.from_pretrained(str(resolve(reference, "text_tokenizer")), local_files_only=True)
+        )
         self._tokenizer.padding_side = "right"
 
     def __len__(self) -> int:

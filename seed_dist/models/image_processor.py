@@ -20,6 +20,8 @@ from seed_dist.pixels import UnusableImageError, check_size, upright_rgb
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+# CLIP's, which every published encoder here shares (openai/CLIP, clip.py `_transform`).
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _KIND = "SeedImageProcessor"
 _WANTED = "Give PIL images (of files, by PIL.Image.open) or numpy arrays uint8 [height, width, 3]."
 
@@ -30,48 +32,37 @@ Picture: TypeAlias = Image.Image | npt.NDArray[np.uint8]
 class SeedImageProcessor:
     """Upright RGB, squashed to a square of `size_px`, scaled to 0..1, normalised by `mean` and `std` of each channel.
 
+    The settings are those of the encoder's own folder (`preprocessing.py`). The geometry is SEED's: its tokenizer
+    squashes the whole picture (`blip_image_eval` of AILab-CVC/SEED, SEED_Tokenizer), where some folders crop.
+
     Pictures are PIL images of any mode, or numpy arrays uint8 [H, W, 3]. EXIF orientation is applied, transparency lies
     over white, 16 bits become 8, an animation gives the frame that it stands at: the rules of stored images, so that a
     picture has the same ids here and in a data set. It can be pickled, for the workers of a data loader.
     """
 
     size_px: int
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
 
-    @classmethod
-    def of_clip(cls, folder: Path) -> SeedImageProcessor:
-        """What the image encoder of an open_clip folder was trained with; open_clip's defaults for what it omits."""
-        from open_clip.transform import PreprocessCfg  # seconds, which other uses of the processor need not pay
-
-        path = folder / "open_clip_config.json"
-        config = _read(path)
-        settings, defaults = config.get("preprocess_cfg", {}), PreprocessCfg()
-        try:
-            size = config["model_cfg"]["vision_cfg"].get("image_size", 224)
-            return cls(
-                int(size if isinstance(size, int) else size[0]),
-                _interpolation(settings.get("interpolation", defaults.interpolation)),
-                tuple(map(float, settings.get("mean", defaults.mean))),
-                tuple(map(float, settings.get("std", defaults.std))),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise _unusable(path, error) from error
+    def __post_init__(self) -> None:
+        if self.interpolation not in _RESAMPLING:
+            known = ", ".join(_RESAMPLING)
+            raise ValueError(f"interpolation is {self.interpolation!r}; these are known: {known}")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> SeedImageProcessor:
         """Read preprocessor_config.json; DataError names what is wrong with it."""
         path = Path(folder) / PREPROCESSOR_NAME
-        values = _read(path)
+        values = read_settings(path)
         try:
             if values["image_processor_type"] != _KIND:
                 raise ValueError(f"image_processor_type is {values['image_processor_type']!r}, not {_KIND!r}")
-            interpolation = _interpolation(Image.Resampling(values["resample"]).name.lower())
+            interpolation = Image.Resampling(values["resample"]).name.lower()
             mean, std = tuple(map(float, values["image_mean"])), tuple(map(float, values["image_std"]))
             return cls(int(values["size"]["height"]), interpolation, mean, std)
         except (KeyError, TypeError, ValueError) as error:
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write preprocessor_config.json under the names that transformers' image processors use."""
@@ -146,25 +137,21 @@ def _of_array(number: int, array: object) -> Image.Image:
     raise DataError(f"picture {number} is {found}. {_WANTED}")
 
 
-def _interpolation(name: object) -> str:
-    if name not in _RESAMPLING:
-        raise ValueError(f"interpolation is {name!r}; these are known: {', '.join(_RESAMPLING)}")
-    return str(name)
-
-
-def _read(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; DataError where there is none."""
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         raise DataError(f"{path.parent} holds no {path.name}. Give the folder of a model that has one.") from None
     except ValueError as error:
-        raise _unusable(path, error) from error
+        raise unusable(path, error) from error
     if not isinstance(values, dict):
-        raise _unusable(path, TypeError(f"it holds a {type(values).__name__}, not an object"))
+        raise unusable(path, TypeError(f"it holds a {type(values).__name__}, not an object"))
     return values
 
 
-def _unusable(path: Path, error: Exception) -> DataError:
+def unusable(path: Path, error: Exception) -> DataError:
+    """What to raise for a file of settings that cannot be read."""
     return DataError(
         f"{path} does not say how pictures are pre-processed ({type(error).__name__}: {error}). Copy it again."
     )

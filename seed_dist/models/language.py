@@ -32,7 +32,7 @@ class SeedLanguageModel(nn.Module):
 
     def __init__(self, reference: str, codes: int, lora: LoraConfig, adapter: Path | None = None) -> None:
         super().__init__()
-        folder = resolve(reference)
+        folder = resolve(reference, "language_model")
         self.reference, self.codes, self.lora = reference, codes, lora
         self.tokenizer = cast(Any, AutoTokenizer.from_pretrained(folder))
         base = cast(Any, AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-# fp32 scores at a time: 4 MiB stay in a CPU's cache, 256 MiB keep a GPU busy.
-_SCORES_ON_CPU, _SCORES_ELSEWHERE = 1 << 20, 1 << 26
+# fp32 scores at a time: 8 MiB stay in a CPU's cache, 256 MiB keep a GPU busy.
+_SCORES_ON_CPU, _SCORES_ELSEWHERE = 1 << 21, 1 << 26
+_GROUP = 128  # codes whose smallest score is found first
 _SEEDING_ROUNDS = 32
 
 
@@ -16,13 +18,24 @@ def nearest_codes(vectors: Tensor, codes: Tensor) -> Tensor:
     ||z - e||^2 = ||z||^2 + ||e||^2 - 2 z.e; the first term does not change the order, so ||e||^2 / 2 - z.e is
     compared: in fp32 the full sum loses the small differences between codes to rounding when ||z|| is large beside
     them. Works on blocks of vectors, so the [N, K] table never exists as a whole.
+
+    The smallest score is looked for in two steps, the smallest of each group of codes and then the place within the
+    best group: torch's `amin` is vectorised on the CPU, its `argmin` is not (`benchmarks/nearest_codes.py`).
     """
     vectors, codes = vectors.detach().float(), codes.detach().float()
-    half_norms = codes.square().sum(1) / 2
+    count, missing = len(codes), -len(codes) % _GROUP
+    half_norms = F.pad(codes.square().sum(1) / 2, (0, missing), value=torch.inf)  # padding is never the nearest
+    columns = F.pad(codes, (0, 0, 0, missing)).T.contiguous()
     scores = _SCORES_ON_CPU if vectors.device.type == "cpu" else _SCORES_ELSEWHERE
-    rows = max(1, scores // len(codes))
-    chosen = [torch.addmm(half_norms, block, codes.T, alpha=-1).argmin(1) for block in vectors.split(rows)]
-    return torch.cat(chosen)
+    rows = max(1, scores // len(half_norms))
+    table = vectors.new_empty(min(rows, len(vectors)), len(half_norms))
+    chosen = []
+    for block in vectors.split(rows):
+        groups = torch.addmm(half_norms, block, columns, alpha=-1, out=table[: len(block)]).unflatten(1, (-1, _GROUP))
+        best = groups.amin(2).argmin(1)
+        within = groups[torch.arange(len(block), device=block.device), best].argmin(1)
+        chosen.append(best * _GROUP + within)
+    return torch.cat(chosen).clamp_(max=count - 1)  # a vector that is no number gets some code, never padding
 
 
 def k_means(vectors: Tensor, clusters: int, seed: int, iterations: int = 10) -> Tensor:

@@ -49,7 +49,7 @@ class Painter(Protocol):
 
 def load_painter(reference: str, device: str | torch.device = "cpu") -> Painter:
     """The painter of a folder; ConfigError where its files are of no known family."""
-    folder = resolve(reference)
+    folder = resolve(reference, "painter")
     name = _pipeline_class(folder)
     if name is None:
         from seed_dist.models.small_painter import SmallPainter
@@ -110,7 +110,9 @@ def blocks(embeddings: Tensor, negative: Tensor | None, seed: int, size: int) ->
 def load_pipeline(kind: Any, reference: str, device: torch.device, **options: Any) -> Any:
     """A diffusers pipeline for painting: fp16 on CUDA and fp32 elsewhere, from files that are data and never code."""
     try:
-        pipeline = kind.from_pretrained(resolve(reference), use_safetensors=True, local_files_only=True, **options)
+        pipeline = kind.from_pretrained(
+            resolve(reference, "painter"), use_safetensors=True, local_files_only=True, **options
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(
             f"painter {reference!r} cannot be read as a {kind.__name__}: {error} Its folder needs every part that its "

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from seed_dist.assets import resolve
 from seed_dist.config import BackboneConfig, CodebookConfig, QFormerConfig
 from seed_dist.errors import ConfigError, DataError, MismatchError
 from seed_dist.models.image_ids import checked_ids
@@ -100,7 +99,9 @@ class SeedTokenizer(nn.Module):
     def processor(self) -> SeedImageProcessor:
         """The pre-processing of pictures: what the export says, otherwise what the image encoder's folder says."""
         if self._processor is None:
-            self._processor = SeedImageProcessor.of_clip(resolve(self.backbones.image_encoder))
+            from seed_dist.models.vision import processor_of
+
+            self._processor = processor_of(self.backbones.image_encoder, "image_encoder")
         return self._processor
 
     @property
@@ -202,7 +203,7 @@ class SeedTokenizer(nn.Module):
         if self._image_encoder is None:
             from seed_dist.models.vision import FrozenClip
 
-            encoder = FrozenClip(self.backbones.image_encoder, self.device)
+            encoder = FrozenClip(self.backbones.image_encoder, self.device, "image_encoder")
             if encoder.processor != self.processor:
                 raise MismatchError(
                     f"the pre-processing of {encoder.reference}",

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from seed_dist.config import BackboneConfig, QFormerConfig
 from seed_dist.errors import MismatchError
-from seed_dist.models.attention import BERT_NORM_EPS, Affine, BertLayer, initialise_as_bert
+from seed_dist.models.attention import BERT_NORM_EPS, BertLayer, initialise_as_bert
+from seed_dist.models.memory_attention import Affine
 from seed_dist.models.model_files import load_weights, read_config, save_model, section
 
 VISION_NORM_EPS = 1e-5  # ln_vision of BLIP-2

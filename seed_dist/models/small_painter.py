@@ -92,7 +92,7 @@ def _build_unet(embedding_width: int) -> UNet2DConditionModel:
 
 def load_small_painter(reference: str) -> PainterModel:
     """The trained painter of a folder, in float32."""
-    folder = resolve(reference)
+    folder = resolve(reference, "painter")
     parts = (("projection", ImageProjection), ("unet", UNet2DConditionModel))
     return PainterModel(
         *(cast(Any, kind).from_pretrained(folder / name, torch_dtype=torch.float32) for name, kind in parts)
@@ -123,12 +123,12 @@ class SmallPainter:
         self.reference, self.device = reference, torch.device(device)
         model: Any = load_small_painter(reference)
         self._model = model.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        self._scheduler_folder = resolve(reference) / "scheduler"
+        self._scheduler_folder = resolve(reference, "painter") / "scheduler"
         self.embedding_shape: tuple[int, ...] = (int(self._model.projection.config.embedding_width),)
 
     @property
     def weights_sha256(self) -> str:
-        return weights_sha256(resolve(self.reference))
+        return weights_sha256(resolve(self.reference, "painter"))
 
     @torch.inference_mode()
     def paint(

@@ -34,7 +34,7 @@ class StableDiffusionPainter:
 
     @property
     def weights_sha256(self) -> str:
-        return weights_sha256(resolve(self.reference))
+        return weights_sha256(resolve(self.reference, "painter"))
 
     def paint(
         self,

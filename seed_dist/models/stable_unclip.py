@@ -39,7 +39,7 @@ class StableUnclipPainter:
 
     @property
     def weights_sha256(self) -> str:
-        return weights_sha256(resolve(self.reference))
+        return weights_sha256(resolve(self.reference, "painter"))
 
     @torch.inference_mode()
     def paint(

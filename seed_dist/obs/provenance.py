@@ -69,7 +69,7 @@ def stage_identity(recipe: Recipe, stage: StageName, parents: dict[str, str]) ->
     identity |= {f"backbones.{name}": values["backbones"][name] for name in _BACKBONES[stage]}
     if stage == "causal_qformer":  # trained on from there; a frozen language model is too large for every rank to hash
         start = recipe.backbones.qformer
-        identity["backbones.qformer.sha256"] = None if start is None else weights_sha256(resolve(start))
+        identity["backbones.qformer.sha256"] = None if start is None else weights_sha256(resolve(start, "qformer"))
     for option, value in dataclasses.asdict(recipe.training(stage)).items():
         if option not in _FREE_OPTIONS:
             identity[f"{stage}_training.{option}"] = value

@@ -103,6 +103,7 @@ def test_modules_and_options_exist() -> None:
         "seed_dist.eval",
         "seed_dist.demo",
         "seed_dist.convert",
+        "seed_dist.assets",
         "seed_dist.tokenize",
         "launchers/submit.py",
     ],

@@ -17,6 +17,7 @@ MAY_PRINT = ("seed_dist/cli.py", "seed_dist/demo", "seed_dist/glyphs/pretrain/",
 MAY_READ_ENVIRONMENT = (
     "seed_dist/topology.py",
     "seed_dist/faults.py",
+    "seed_dist/assets/location.py",
     "seed_dist/obs/",
     "seed_dist/dist/",
     "seed_dist/demo",

@@ -24,6 +24,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "peft": ("seed_dist/models/", "seed_dist/glyphs/"),
     "diffusers": ("seed_dist/models/", "seed_dist/glyphs/"),
     "open_clip": ("seed_dist/models/", "seed_dist/glyphs/"),
+    "huggingface_hub": ("seed_dist/assets/hub.py",),
     "torchvision": (),  # open_clip's affair; see models/torchvision_guard.py
     "tokenizers": ("seed_dist/glyphs/",),
     "webdataset": ("seed_dist/data/",),
@@ -116,6 +117,7 @@ def test_the_environment_is_the_one_of_the_constraints() -> None:
     ("module", "limit_s", "never"),
     [
         ("seed_dist.config", 1.0, {"torch", "numpy", "transformers", "deepspeed"}),
+        ("seed_dist.assets.__main__", 1.0, {"torch", "numpy", "transformers", "huggingface_hub"}),
         ("seed_dist.order", 1.0, {"torch", "transformers", "deepspeed"}),
         ("seed_dist.models.torchvision_guard", 20.0, {"transformers", "deepspeed", "mlflow", "diffusers"}),
         ("seed_dist.losses", 20.0, {"transformers", "deepspeed", "mlflow"}),

@@ -57,7 +57,7 @@ class CausalQFormerStage(Stage):
     def prepare(self) -> None:
         """Start from a trained Q-Former, if the recipe names one."""
         if self.recipe.backbones.qformer is not None:
-            self.qformer.start_from(resolve(self.recipe.backbones.qformer))
+            self.qformer.start_from(resolve(self.recipe.backbones.qformer, "qformer"))
 
     def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
         captions = [self.data.train.captions[i] for i in ids]

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from seed_dist.dist import build_ops
-from seed_dist.dist.build_ops import CACHE_VARIABLE, ensure_built, library_path
+from seed_dist.assets.location import CACHE_VARIABLE
+from seed_dist.dist.build_ops import ensure_built, library_path
 from seed_dist.errors import SeedDistError
 
 

@@ -12,11 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from seed_dist.assets import resolve
 from seed_dist.data.codec import check_image, decode_image
 from seed_dist.errors import DataError
 from seed_dist.models.image_processor import SeedImageProcessor
-from seed_dist.models.vision import FrozenClip
+from seed_dist.models.vision import FrozenClip, processor_of
 from tests.pictures import odd_pictures, picture
 
 PROCESSOR = SeedImageProcessor(8, "bicubic", (0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
@@ -93,9 +92,10 @@ def test_a_broken_file_is_named(tmp_path):
 
 def test_the_frozen_clip_has_no_other_pre_processing():
     encoder = FrozenClip("embedded:clip")
-    assert encoder.preprocess == encoder.processor.preprocess
-    assert encoder.processor == SeedImageProcessor.of_clip(resolve("embedded:clip"))
-    settings = encoder._model.visual.preprocess_cfg  # what open_clip itself makes of the folder's
+    image = opened(odd_pictures()["turned.jpg"])
+    assert torch.equal(encoder.preprocess(image), encoder.processor(image)[0])
+    assert encoder.processor == processor_of("embedded:clip")
+    settings = encoder._model._model.visual.preprocess_cfg  # what open_clip itself makes of the folder's
     assert encoder.processor == SeedImageProcessor(
         settings["size"], settings["interpolation"], tuple(settings["mean"]), tuple(settings["std"])
     )
@@ -104,7 +104,7 @@ def test_the_frozen_clip_has_no_other_pre_processing():
 def test_an_open_clip_folder_may_leave_settings_to_the_library(tmp_path):
     config = {"model_cfg": {"vision_cfg": {}}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    found = SeedImageProcessor.of_clip(tmp_path)
+    found = processor_of(str(tmp_path))
     assert (found.size_px, found.interpolation) == (224, "bicubic")
     assert found.mean == (0.48145466, 0.4578275, 0.40821073)  # OpenAI's CLIP
 

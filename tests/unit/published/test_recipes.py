@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from seed_dist.assets import resolve
+from seed_dist.assets.reference import hub_reference
 from seed_dist.config import RECIPES, STAGES, Recipe, load_recipe
 from seed_dist.errors import ConfigError
 from seed_dist.train.schedule import learning_rate
@@ -110,11 +112,17 @@ def test_the_file_is_complete_and_every_number_names_its_source(name: str) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_backbones_that_are_not_there_are_named_with_the_option(name: str) -> None:
+def test_backbones_that_are_not_there_are_named_with_what_to_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEED_DIST_ASSETS", str(tmp_path))
     backbones = load_recipe(name).as_dict()["backbones"]
-    for reference in backbones.values():
-        with pytest.raises(ConfigError, match=rf"'{reference}' is no folder.*--set backbones\.OPTION=PATH"):
-            resolve(reference)
+    assert sum(hub_reference(reference) is not None for reference in backbones.values()) >= 3
+    for option, reference in backbones.items():
+        command = f"python -m seed_dist.assets fetch {reference}"
+        action = command if hub_reference(reference) else f"is no folder.*--set backbones.{option}=PATH"
+        with pytest.raises(ConfigError, match=rf"'{reference}'.*{action}.*backbones.{option} is needed"):
+            resolve(reference, option)
 
 
 def ends(recipe: Recipe, stage: Any) -> tuple[float, float, float]:
