@@ -111,8 +111,12 @@ class LoraConfig:
     dropout: Fraction = 0.05
     target_modules: Words = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
     rows_from_codebook: Bool = True  # new rows start as a fixed random projection of the codebook vectors
+    # Codes are read as rows of their own, or as codebook vectors through one linear layer (SEED-OPT).
+    image_embedding: Literal["rows", "codebook"] = "rows"
     max_tokens: Count = 64
+    packing: Bool = False  # several documents per row of max_tokens, without attention between them
     caption_first_share: Fraction = 0.5  # share of sequences that go caption -> image
+    gradient_checkpointing: Bool = False  # computes activations twice, to hold those of one layer only
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -283,6 +287,11 @@ def _cross_checks(recipe: Recipe) -> list[str]:
         problems.append(
             f"qformer.width {recipe.qformer.width} must be a multiple of codebook.decoder_heads "
             f"{recipe.codebook.decoder_heads}"
+        )
+    if recipe.lora.image_embedding == "codebook" and recipe.lora.rows_from_codebook:
+        problems.append(
+            "lora.rows_from_codebook is true, but with lora.image_embedding codebook no rows are read for codes; set "
+            "it to false"
         )
     for stage in STAGES:
         training = recipe.training(stage)  # type: ignore[arg-type]

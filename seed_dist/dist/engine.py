@@ -132,14 +132,14 @@ class Engine:
                     _overwrite_fragment(fragment, rows, values)
 
     def widen(self) -> None:
-        """Make the module fp32 with the exact masters on all ranks, for export. The engine cannot train after this."""
+        """Make what is trained fp32 with the exact masters on all ranks, for export. What is frozen stays as it is: it
+        is in no export, and as fp32 a large language model would not fit. The engine cannot train after this."""
         if self.dtype == torch.float32:
             return
         trainable = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
         full = {name: torch.zeros_like(value, dtype=torch.float32) for name, value in trainable.items()}
         for fragment in self.fragments():
             full[fragment.name].view(-1)[fragment.start : fragment.start + fragment.master.numel()] = fragment.master
-        self.module.float()
         for name, parameter in trainable.items():
             parameter.data = self.comm.sum(full[name])
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from seed_dist.config import Recipe, StageName
 from seed_dist.data.manifest import MANIFEST_NAME
 from seed_dist.data.reader import ImageShards, PairedFeatures, Rows
+from seed_dist.dist.precision import dtype_of, precision_on
 from seed_dist.errors import DataError
 from seed_dist.models.captions import CaptionTokenizer, clean_caption
 from seed_dist.models.painter import Painter, load_painter
@@ -96,10 +97,11 @@ class Workspace:
     def language(self) -> SeedLanguageModel:
         from seed_dist.models.language import SeedLanguageModel
 
-        folder, recipe = self.export("lora"), self.recipe
-        model = SeedLanguageModel.from_pretrained(
-            folder, recipe.backbones.language_model, self.tokenizer.quantizer.config.size, recipe.lora
-        )
+        folder, recipe, codes = self.export("lora"), self.recipe, self.tokenizer.quantizer.config.size
+        # On a GPU in half precision, as it was trained; a 7B model in fp32 would not leave room for anything else.
+        dtype = dtype_of(precision_on(self.device, "auto"))
+        reference = recipe.backbones.language_model
+        model = SeedLanguageModel.from_pretrained(folder, reference, codes, recipe.lora, dtype)
         return model.to(self.device).eval().requires_grad_(False)
 
     @cached_property
@@ -136,8 +138,9 @@ class Workspace:
         if "tokenizer" in self.__dict__:
             counts["quantizer and its decoders"] = _count(self.tokenizer.quantizer)
         if "language" in self.__dict__:
-            new = sum(p.numel() for name, p in self.language.named_parameters() if "lora_" in name or "rows" in name)
-            counts["language model: adapter and new rows"] = new
+            new = _count(self.language.image_tokens)
+            new += sum(p.numel() for name, p in self.language.named_parameters() if "lora_" in name)
+            counts["language model: adapter and new tokens"] = new
             counts["language model: frozen"] = _count(self.language) - new
         return counts
 

@@ -1,12 +1,13 @@
-"""An off-the-shelf language model that reads and writes image codes: frozen base, LoRA, and a table of new token rows.
+"""An off-the-shelf language model that reads and writes image codes: frozen base, LoRA, and new tokens for images.
 
-Ids below the base vocabulary are words. Id `first_code + k` is image code k; the last two are the begin- and
-end-of-image marks. Only the new rows and the adapters are trained, so the base embeddings stay what they were. The new
-rows serve input and output where the base ties its embeddings (OPT); otherwise (LLaMA) there is one table for each.
+Ids below the base vocabulary are words (it may be larger than the tokenizer, as OPT's is). Id `first_code + k` is image
+code k; the last two are the begin- and end-of-image marks. Only the new tokens and the adapters are trained, so the
+base stays what it was, embeddings included.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,113 +22,144 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from seed_dist.assets import resolve
 from seed_dist.config import LoraConfig
-from seed_dist.errors import DataError
+from seed_dist.errors import ConfigError, DataError, MismatchError
 from seed_dist.fsio import write_json
+from seed_dist.models.documents import IGNORE, Document, batch_of, packed, separate_attention
+from seed_dist.models.generation import Decoding, WholeImages, generate
+from seed_dist.models.image_tokens import ImageTokens
+from seed_dist.models.model_files import load_strictly
 
-IGNORE = -100  # label of a position that is not scored (torch's cross-entropy convention)
+DESCRIPTION, TOKENS = "seed_language_model.json", "rows.safetensors"
 
 
 class SeedLanguageModel(nn.Module):
-    """A causal language model over words and `codes` image codes."""
+    """A causal language model (OPT or LLaMA family) over words and `codes` image codes.
 
-    def __init__(self, reference: str, codes: int, lora: LoraConfig, adapter: Path | None = None) -> None:
+    `reference` names a transformers folder; it is read in `dtype`. `codebook` float [codes, c] is needed where
+    `lora.image_embedding` is `codebook`. Raises ConfigError for a base that does not fit its tokenizer or `lora`.
+    """
+
+    def __init__(
+        self,
+        reference: str,
+        codes: int,
+        lora: LoraConfig,
+        codebook: Tensor | None = None,
+        adapter: Path | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         folder = resolve(reference, "language_model")
         self.reference, self.codes, self.lora = reference, codes, lora
         self.tokenizer = cast(Any, AutoTokenizer.from_pretrained(folder))
-        base = cast(Any, AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+        base = cast(Any, AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa"))
+        _check_base(reference, base, self.tokenizer, lora)
         self.first_code = int(base.config.vocab_size)
         self.begin_image, self.end_image = self.first_code + codes, self.first_code + codes + 1
-        width = base.get_input_embeddings().weight.shape[1]
-        scale = float(base.get_input_embeddings().weight.detach().std())
-        self.rows = nn.Parameter(torch.randn(codes + 2, width) * scale)
-        tied = bool(base.config.tie_word_embeddings)
-        self.output_rows = None if tied else nn.Parameter(torch.randn(codes + 2, width) * scale)
+        self.positions: int | None = getattr(base.config, "max_position_embeddings", None)
+        wants_codebook = lora.image_embedding == "codebook"
+        assert codebook is not None or not wants_codebook, "this variant reads the codebook's vectors"
+        words, tied = base.get_input_embeddings().weight, bool(base.config.tie_word_embeddings)
+        self.image_tokens = ImageTokens(codes, words, tied, codebook if wants_codebook else None)
         if adapter is None:
             self.model = cast(Any, get_peft_model(base, _peft_config(lora)))
         else:
             self.model = cast(Any, PeftModel.from_pretrained(base, adapter, is_trainable=True))
+        if lora.gradient_checkpointing:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
 
-    @torch.no_grad()
-    def start_rows_from(self, codebook: Tensor, seed: int) -> None:
-        """Start the code rows as a fixed random projection of the codebook [codes, c], at the scale of word rows.
-
-        Similar codes then start as similar words; published SEED-OPT feeds codebook vectors through a linear layer.
-        """
-        centred = codebook.float() - codebook.float().mean(0)
-        generator = torch.Generator().manual_seed(seed)
-        projected = centred @ torch.randn(codebook.shape[1], self.rows.shape[1], generator=generator)
-        projected *= self.rows.std() / projected.std()
-        for table in (self.rows, self.output_rows):
-            if table is not None:
-                table[: self.codes] = projected
+    @property
+    def device(self) -> torch.device:
+        return self.image_tokens.score_table().device
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids [B, T] -> input embeddings [B, T, width]."""
         words = self._base().get_input_embeddings()
         is_new = ids >= self.first_code
         old = words(ids.masked_fill(is_new, 0))
-        new = F.embedding((ids - self.first_code).clamp_min(0), self.rows)
+        new = F.embedding((ids - self.first_code).clamp_min(0), self.image_tokens.read_table())
         return torch.where(is_new.unsqueeze(-1), new, old)
+
+    def hidden(self, embeddings: Tensor, **context: Any) -> Any:
+        """The transformer's output (`last_hidden_state` [B, T, width]) without the output layer; LoRA is inside its
+        linear layers. `context`: mask, positions and cache as transformers names them."""
+        return self._base().base_model(inputs_embeds=embeddings, **context)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., width] -> scores over words, codes and the two marks."""
-        table = self.rows if self.output_rows is None else self.output_rows
-        return torch.cat([self._base().get_output_embeddings()(hidden), hidden @ table.T], dim=-1)
+        words = self._base().get_output_embeddings()(hidden)
+        return torch.cat([words, hidden @ self.image_tokens.score_table().T], dim=-1)
 
-    def forward(self, ids: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
-        """Mean next-token cross-entropy over the scored positions; `labels` [B, T] is `ids` with IGNORE elsewhere."""
-        hidden = self._backbone()(inputs_embeds=self.embed(ids), attention_mask=attention_mask).last_hidden_state
+    def forward(self, ids: Tensor, documents: Tensor, labels: Tensor) -> Tensor:
+        """Mean next-token cross-entropy over the scored positions of a batch that `sequences` made, in fp32."""
+        context = separate_attention(documents) if self.lora.packing else {"attention_mask": documents}
+        hidden = self.hidden(self.embed(ids), use_cache=False, **context).last_hidden_state
         scored = labels[:, 1:] != IGNORE
-        return F.cross_entropy(self.logits(hidden[:, :-1][scored]), labels[:, 1:][scored])
+        return F.cross_entropy(self.logits(hidden[:, :-1][scored]).float(), labels[:, 1:][scored])
 
     def sequences(self, captions: Sequence[str], codes: Tensor, caption_first: Tensor) -> dict[str, Tensor]:
-        """Training rows: `<s> image caption </s>` scored on the caption, `<s> caption image </s>` scored on the image.
+        """Training documents: `<s> image caption </s>` scored on the caption, `<s> caption image </s>` on the image.
 
-        `codes` int [B, Q]; `caption_first` bool [B]. Returns ids, attention_mask and labels, right-padded int64 [B, T].
-        Raises DataError when a row is longer than `lora.max_tokens`: an image is never cut.
+        `codes` int [B, Q]; `caption_first` bool [B]. The value is a batch as `batch_of` describes it: one document per
+        row, or as many as fit into `lora.max_tokens` with `lora.packing`. Raises DataError when a document is longer
+        than `lora.max_tokens`: an image is never cut.
         """
-        start, end = [self.tokenizer.bos_token_id], [self.tokenizer.eos_token_id]
-        rows: list[list[int]] = []
-        scored_from: list[int] = []
+        documents = []
         for caption, image_codes, flip in zip(captions, codes.tolist(), caption_first.tolist(), strict=True):
-            words = self.tokenizer.encode(caption, add_special_tokens=False)
-            image = [self.begin_image, *(self.first_code + code for code in image_codes), self.end_image]
+            words, image = self.words(caption), self.image(image_codes)
             first, second = (words, image) if flip else (image, words)
-            rows.append(start + first + second + end)
-            scored_from.append(1 + len(first))
-        longest = max(map(len, rows))
+            ids = [self.start_token, *first, *second, self.tokenizer.eos_token_id]
+            documents.append(Document(ids, 1 + len(first)))
+        longest = max(len(document.ids) for document in documents)
         if longest > self.lora.max_tokens:
             raise DataError(
                 f"an image with its caption takes {longest} tokens, but lora.max_tokens is {self.lora.max_tokens}. "
                 "Raise lora.max_tokens or shorten the captions."
             )
-        return _padded(rows, scored_from, longest, self.tokenizer.pad_token_id or 0)
+        rows = packed(documents, self.lora.max_tokens) if self.lora.packing else [[document] for document in documents]
+        return batch_of(rows, self.tokenizer.pad_token_id or 0)
 
-    @torch.inference_mode()
+    @property
+    def start_token(self) -> int:
+        """What begins a document: the tokenizer's begin token, or its end token where it has no other (as GPT-2)."""
+        start = self.tokenizer.bos_token_id
+        return int(self.tokenizer.eos_token_id if start is None else start)
+
+    def words(self, text: str) -> list[int]:
+        """Token ids of a text, without begin or end."""
+        return cast("list[int]", self.tokenizer.encode(text, add_special_tokens=False))
+
+    def image(self, codes: Sequence[int]) -> list[int]:
+        """Token ids of an image: its codes between the two marks."""
+        return [self.begin_image, *(self.first_code + code for code in codes), self.end_image]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The words among token ids; images, special tokens and ids that the tokenizer does not have are left out."""
+        words = [i for i in ids if i < min(self.first_code, len(self.tokenizer))]
+        return cast(str, self.tokenizer.decode(words, skip_special_tokens=True))
+
+    def generate(self, prompts: Sequence[Sequence[int]], decoding: Decoding) -> list[list[int]]:
+        """Continuations of prompts of words and any number of images, see `seed_dist.models.generation`."""
+        return generate(self, prompts, decoding)
+
+    def whole_images(self, queries: int) -> WholeImages:
+        """The grammar that lets this model write only images of exactly `queries` codes."""
+        return WholeImages(self.first_code, self.codes, queries)
+
     def generate_captions(self, codes: Tensor, max_words: int = 32) -> list[str]:
         """Greedy captions of images given as codes int [B, Q]."""
-        start = torch.full((len(codes), 1), self.tokenizer.bos_token_id)
-        marks = [torch.full((len(codes), 1), mark) for mark in (self.begin_image, self.end_image)]
-        prompt = torch.cat([start, marks[0], codes.long().cpu() + self.first_code, marks[1]], dim=1)
-        outputs = self._greedy(prompt, self.tokenizer.eos_token_id, max_words)
-        return [
-            self.tokenizer.decode([i for i in row if i < self.first_code], skip_special_tokens=True) for row in outputs
-        ]
+        prompts = [[self.start_token, *self.image(image)] for image in codes.tolist()]
+        return [self.text(row) for row in self.generate(prompts, Decoding(self.tokenizer.eos_token_id, max_words))]
 
-    @torch.inference_mode()
-    def generate_images(self, captions: Sequence[str], queries: int) -> list[list[int]]:
-        """What the model writes after each caption, greedily and unforced, up to the end-of-image mark.
-
-        The value of each caption is the list of token ids after the begin mark; `valid_codes` tells images from others.
+    def generate_images(self, captions: Sequence[str], queries: int, force_image: bool = False) -> list[list[int]]:
+        """What the model writes after each caption, greedily, up to the end-of-image mark; `valid_codes` tells images
+        from others. With `force_image` every row is an image: begin mark, `queries` codes, end mark.
         """
-        out: dict[int, list[int]] = {}
-        prompts = [[self.tokenizer.bos_token_id, *self.tokenizer.encode(c, add_special_tokens=False)] for c in captions]
-        for length in sorted({len(prompt) for prompt in prompts}):  # equal lengths together: no padding in attention
-            members = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
-            rows = self._greedy(torch.tensor([prompts[i] for i in members]), self.end_image, queries + 2)
-            out.update(zip(members, rows, strict=True))
-        return [out[i] for i in range(len(captions))]
+        forced = [self.begin_image] if force_image else []
+        prompts = [[self.start_token, *self.words(caption), *forced] for caption in captions]
+        grammar = self.whole_images(queries) if force_image else None
+        rows = self.generate(prompts, Decoding(self.end_image, queries + 2 - len(forced), grammar))
+        return [forced + row for row in rows]
 
     def valid_codes(self, row: Sequence[int], queries: int) -> list[int] | None:
         """The `queries` image codes of a generated row, or None where it is not exactly begin, codes, end."""
@@ -136,54 +168,67 @@ class SeedLanguageModel(nn.Module):
         codes = [token - self.first_code for token in row[1:-1]]
         return codes if all(0 <= code < self.codes for code in codes) else None
 
-    def _greedy(self, prompt: Tensor, stop: int, max_new: int) -> list[list[int]]:
-        """Greedy continuation of equally long prompts [B, T]; each row ends after its first `stop` token.
-
-        A base with learned positions ends all rows where its positions end.
-        """
-        positions = getattr(self._base().config, "max_position_embeddings", None)
-        if positions is not None:
-            max_new = min(max_new, positions - prompt.shape[1] + 1)  # the last token is not fed back
-        device = self.rows.device
-        embeddings = self.embed(prompt.to(device))
-        new = torch.empty(len(prompt), 0, dtype=torch.long, device=device)
-        cache = None
-        for _ in range(max_new):
-            state = self._backbone()(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
-            cache = state.past_key_values
-            token = self.logits(state.last_hidden_state[:, -1]).argmax(-1, keepdim=True)
-            new = torch.cat([new, token], dim=1)
-            if bool((new == stop).any(dim=1).all()):
-                break
-            embeddings = self.embed(token)
-        return [row[: row.index(stop) + 1] if stop in row else row for row in new.tolist()]
-
     def save_pretrained(self, folder: Path, provenance: dict[str, Any]) -> None:
-        """The adapter in peft's format, the new rows and what they belong to; never the base."""
+        """The adapter in peft's format, the new tokens and what they belong to; never the base."""
         self.model.save_pretrained(folder)
-        tables = {"rows": self.rows, "output_rows": self.output_rows}
-        save_file({k: t.detach().contiguous() for k, t in tables.items() if t is not None}, folder / "rows.safetensors")
-        described = {"base": self.reference, "codes": self.codes, "first_code": self.first_code, **provenance}
-        write_json(folder / "seed_language_model.json", described)
+        tensors = {name: tensor.detach().contiguous() for name, tensor in self.image_tokens.state_dict().items()}
+        save_file(tensors, folder / TOKENS)
+        described = {"base": self.reference, "codes": self.codes, "first_code": self.first_code}
+        variant = {"image_embedding": self.lora.image_embedding}
+        write_json(folder / DESCRIPTION, {**described, **variant, **provenance})
 
     @classmethod
-    def from_pretrained(cls, folder: Path, reference: str, codes: int, lora: LoraConfig) -> SeedLanguageModel:
-        model = cls(reference, codes, lora, adapter=folder)
-        tables = load_file(folder / "rows.safetensors")
-        if tables["rows"].shape != model.rows.shape:
-            raise DataError(
-                f"{folder / 'rows.safetensors'} has rows {tuple(tables['rows'].shape)}, but codebook.size {codes} and "
-                f"{reference} need {tuple(model.rows.shape)}. Use the recipe that the adapter was trained with."
-            )
-        model.load_state_dict(tables, strict=False)
+    def from_pretrained(
+        cls, folder: Path, reference: str, codes: int, lora: LoraConfig, dtype: torch.dtype = torch.float32
+    ) -> SeedLanguageModel:
+        """An exported adapter on its base, in eval mode, all parameters in `dtype`. MismatchError when the recipe's
+        options are not those that it was trained with."""
+        written = description(folder).get("image_embedding", "rows")  # exports from before there was a choice
+        if written != lora.image_embedding:
+            action = "Use the recipe that the adapter was trained with."
+            raise MismatchError(f"lora.image_embedding of {folder}", written, lora.image_embedding, action)
+        tensors = load_file(folder / TOKENS)
+        model = cls(reference, codes, lora, tensors.get("codebook"), folder, dtype)
+        load_strictly(model.image_tokens, tensors, str(folder / TOKENS))
+        for parameter in model.parameters():  # not buffers: rotary frequencies stay in fp32
+            parameter.data = parameter.data.to(dtype)
         return model.eval()
 
     def _base(self) -> Any:
         return self.model.get_base_model()
 
-    def _backbone(self) -> Any:
-        """The transformer without its output layer; LoRA is already inside its linear layers."""
-        return self._base().base_model
+
+def description(folder: Path) -> dict[str, Any]:
+    """What `save_pretrained` said of an exported adapter."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise DataError(f"{folder} holds no {DESCRIPTION}. Give the export/ of stage lora.")
+    return cast("dict[str, Any]", json.loads(path.read_text()))
+
+
+def _check_base(reference: str, base: Any, tokenizer: Any, lora: LoraConfig) -> None:
+    """ConfigError with everything that does not fit together."""
+    modules = dict(base.named_modules())
+    absent = [name for name in lora.target_modules if not any(f".{path}".endswith(f".{name}") for path in modules)]
+    linear = {path.rpartition(".")[2] for path, module in modules.items() if isinstance(module, nn.Linear)}
+    problems = []
+    if absent:
+        problems.append(
+            f"lora.target_modules has {', '.join(absent)}, which {reference} ({type(base).__name__}) does not have; "
+            f"its linear layers are: --set lora.target_modules=[{','.join(sorted(linear - {'lm_head'}))}]"
+        )
+    if len(tokenizer) > base.config.vocab_size:
+        problems.append(
+            f"the tokenizer of backbones.language_model {reference} has {len(tokenizer)} tokens, but the model only "
+            f"{base.config.vocab_size} rows for them; put the tokenizer there that belongs to the model"
+        )
+    if tokenizer.eos_token_id is None:
+        problems.append(
+            f"the tokenizer of backbones.language_model {reference} has no end token, so no caption could end; name "
+            "one as eos_token in its tokenizer_config.json"
+        )
+    if problems:
+        raise ConfigError(problems)
 
 
 def _peft_config(lora: LoraConfig) -> PeftLoraConfig:
@@ -194,14 +239,3 @@ def _peft_config(lora: LoraConfig) -> PeftLoraConfig:
         target_modules=list(lora.target_modules),
         task_type="CAUSAL_LM",
     )
-
-
-def _padded(rows: list[list[int]], scored_from: list[int], length: int, pad: int) -> dict[str, Tensor]:
-    ids = torch.full((len(rows), length), pad)
-    labels = torch.full((len(rows), length), IGNORE)
-    mask = torch.zeros(len(rows), length, dtype=torch.long)
-    for i, (row, first) in enumerate(zip(rows, scored_from, strict=True)):
-        ids[i, : len(row)] = torch.tensor(row)
-        labels[i, first : len(row)] = torch.tensor(row[first:])
-        mask[i, : len(row)] = 1
-    return {"ids": ids, "attention_mask": mask, "labels": labels}

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from seed_dist.config import Recipe, StageName
 from seed_dist.dist.checkpoint import load_checkpoint, newest_checkpoint, verify_checkpoint
 from seed_dist.dist.comm import Comm, on_main
-from seed_dist.dist.ds_config import load_ds_config, resolve_precision
+from seed_dist.dist.ds_config import load_ds_config
 from seed_dist.dist.engine import Engine, start_engine
+from seed_dist.dist.precision import precision_on
 from seed_dist.dist.preempt import stop_requests
 from seed_dist.errors import CheckpointError, TrainingError
 from seed_dist.fsio import atomic_folder, fingerprint, folder_lock
@@ -158,8 +157,7 @@ def _find_start(request: Request, folder: Path, comm: Comm) -> _Start | None:
 
 
 def _start_engine(recipe: Recipe, name: StageName, stage: Stage, comm: Comm) -> Engine:
-    capability = torch.cuda.get_device_capability(comm.device) if comm.device.type == "cuda" else None
-    precision = resolve_precision(recipe.engine.precision, capability)
+    precision = precision_on(comm.device, recipe.engine.precision)
     training = recipe.training(name)
     ds_config = load_ds_config(recipe.engine, training, precision, comm.size)
     groups = parameter_groups(stage, training.weight_decay, stage.without_decay)

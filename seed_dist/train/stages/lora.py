@@ -12,9 +12,11 @@ from torch import Tensor
 
 from seed_dist.config import Recipe
 from seed_dist.dist.comm import Comm
-from seed_dist.errors import MismatchError
+from seed_dist.dist.precision import dtype_of, precision_on
+from seed_dist.errors import ConfigError, MismatchError
 from seed_dist.models.captions import unknown_share
-from seed_dist.models.language import IGNORE, SeedLanguageModel
+from seed_dist.models.documents import IGNORE
+from seed_dist.models.language import SeedLanguageModel
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.train.data import StageData
 from seed_dist.train.stages.base import CAPTIONS_LOOKED_AT, Ids, Stage, check_made_by, warn_of_unknown_words
@@ -24,16 +26,21 @@ _VALIDATION_BLOCK = 128  # samples per forward pass
 
 
 class LoraStage(Stage):
-    """Trains the adapters and the new rows of `model`; the rest of it is frozen and in no checkpoint."""
+    """Trains the adapters and the image tokens of `model`; the rest of it is frozen and in no checkpoint."""
 
     def __init__(self, recipe: Recipe, data: StageData, comm: Comm, tokenizer_export: Path) -> None:
         super().__init__(recipe, data, comm)
         self._tokenizer_export = tokenizer_export
         _check(recipe, data)
-        check_made_by(SeedTokenizer.from_pretrained(tokenizer_export).quantizer, data, "codes")
-        self.model = SeedLanguageModel(recipe.backbones.language_model, recipe.codebook.size, recipe.lora)
+        quantizer = SeedTokenizer.from_pretrained(tokenizer_export).quantizer
+        check_made_by(quantizer, data, "codes")
+        # The frozen base in the precision that the engine trains in: a 7B model in fp32 fills a GPU by itself.
+        dtype = dtype_of(precision_on(comm.device, recipe.engine.precision))
+        language, codebook = recipe.backbones.language_model, quantizer.quantizer.code_vectors()
+        self.model = SeedLanguageModel(language, recipe.codebook.size, recipe.lora, codebook, dtype=dtype)
+        _check_positions(recipe, self.model)
         unknown = unknown_share(self.model.tokenizer, data.train.captions[:CAPTIONS_LOOKED_AT])
-        warn_of_unknown_words(unknown, recipe.backbones.language_model, comm)
+        warn_of_unknown_words(unknown, language, comm)
 
     @property
     def validation_samples(self) -> int:
@@ -43,7 +50,7 @@ class LoraStage(Stage):
         """Cross-entropy per scored token. Ranks hold different numbers of them, so each rank's mean is weighted by its
         share: then the mean over ranks is the mean over all tokens, whatever the number of ranks.
         """
-        loss = self.model(batch["ids"], batch["attention_mask"], batch["labels"])
+        loss = self.model(**batch)
         tokens = (batch["labels"][:, 1:] != IGNORE).sum().float()
         share = tokens / self.comm.mean(tokens)
         return loss * share, {"scored_tokens": tokens}
@@ -57,7 +64,7 @@ class LoraStage(Stage):
         """The code rows start from the codebook's vectors, if the recipe asks for it."""
         if self.recipe.lora.rows_from_codebook:
             tokenizer = SeedTokenizer.from_pretrained(self._tokenizer_export)
-            self.model.start_rows_from(tokenizer.quantizer.quantizer.code_vectors(), self.recipe.seed)
+            self.model.image_tokens.start_rows_from(tokenizer.quantizer.quantizer.code_vectors(), self.recipe.seed)
 
     def validate(self) -> dict[str, float]:
         """Cross-entropy per scored token in both directions."""
@@ -70,7 +77,7 @@ class LoraStage(Stage):
                 batch = self._sequences(captions, codes, np.full(len(block), bool(direction)))
                 batch = {key: value.to(self.comm.device) for key, value in batch.items()}
                 tokens = float((batch["labels"][:, 1:] != IGNORE).sum())
-                loss = float(self.model(batch["ids"], batch["attention_mask"], batch["labels"]))
+                loss = float(self.model(**batch))
                 sums[direction] += torch.tensor([loss * tokens, tokens], dtype=torch.float64)
         total = torch.stack(self.comm.gather_objects(sums)).sum(0)
         return {
@@ -94,4 +101,15 @@ def _check(recipe: Recipe, data: StageData) -> None:
     if queries != recipe.qformer.queries:
         raise MismatchError(
             "the number of codes per image", queries, recipe.qformer.queries, "Set qformer.queries to it."
+        )
+
+
+def _check_positions(recipe: Recipe, model: SeedLanguageModel) -> None:
+    """Learned positions end where they were trained, and rotary ones are no good beyond."""
+    if model.positions is not None and recipe.lora.max_tokens > model.positions:
+        raise ConfigError(
+            [
+                f"lora.max_tokens is {recipe.lora.max_tokens}, but {recipe.backbones.language_model} has "
+                f"{model.positions} positions; use at most that"
+            ]
         )

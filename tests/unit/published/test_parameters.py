@@ -5,19 +5,26 @@ The tables below are sums of plain layers; the totals beside them are written ou
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from seed_dist.config import load_recipe
-from seed_dist.models.language import _peft_config
+from seed_dist.config import Recipe, load_recipe
+from seed_dist.glyphs.vocabulary import save_tokenizer
+from seed_dist.models.language import SeedLanguageModel
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import SeedQuantizer
 
-from peft import get_peft_model  # isort: skip  # after seed_dist.models, whose guard these need
-from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM  # isort: skip
+from transformers import (  # isort: skip  # after seed_dist.models, whose guard it needs
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 W, V = 768, 1408  # width of the Q-Former and of the image encoder
 NORM = 2 * W
@@ -112,32 +119,59 @@ VICUNA_7B = {
     "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
     "num_attention_heads": 32, "tie_word_embeddings": False,
 }  # fmt: skip
-ROWS = 8192 + 2  # codes and the two marks
+CODES, CODE_WIDTH, RANKS = 8192, 32, 64
+ROWS = CODES + 2  # codes and the two marks
+
+
+def on_meta(folder: Path, model: Any, config: Any, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The language model of stage 3 over a base of that configuration, without a byte of weights."""
+    config.save_pretrained(folder)
+    save_tokenizer(folder)
+
+    def without_weights(_: Path, dtype: torch.dtype, attn_implementation: str) -> nn.Module:
+        config._attn_implementation = attn_implementation
+        return model(config).to(dtype)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", without_weights)
+    with torch.device("meta"):
+        codebook = torch.empty(CODES, CODE_WIDTH)
+        return SeedLanguageModel(str(folder), recipe.codebook.size, recipe.lora, codebook, dtype=torch.float16)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "model", "config", "parameters", "adapters", "tables"),
+    ("recipe_name", "model", "config", "parameters", "adapters", "tokens"),
     [
-        ("seed_v1", OPTForCausalLM, OPTConfig(**OPT_2_7B), 2_651_596_800, 23_592_960, 1),  # one table: OPT ties
-        ("seed_v2", LlamaForCausalLM, LlamaConfig(**VICUNA_7B), 6_738_415_616, 39_976_960, 2),
+        # SEED-OPT: one linear layer, the marks, and rows that predict.
+        (
+            "seed_v1", OPTForCausalLM, OPTConfig(**OPT_2_7B), 2_651_596_800, 23_592_960,
+            linear(CODE_WIDTH, 2560) + (2 + ROWS) * 2560,
+        ),
+        # LLaMA: a row that is read and a row that predicts for each.
+        ("seed_v2", LlamaForCausalLM, LlamaConfig(**VICUNA_7B), 6_738_415_616, 39_976_960, 2 * ROWS * 4096),
     ],
-)
-def test_language_model(recipe: str, model: Any, config: Any, parameters: int, adapters: int, tables: int) -> None:
+)  # fmt: skip
+def test_language_model(
+    recipe_name: str, model: Any, config: Any, parameters: int, adapters: int, tokens: int, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     """Counts and bytes of the base that stays frozen, and of what stage 3 trains (published: 40.0 M in the adapters of
     the 7B model)."""
-    lora = load_recipe(recipe).lora
-    with torch.device("meta"):
-        base = model(config).to(torch.float16)
-        assert count(base) == parameters
-        assert sum(p.numel() * p.element_size() for p in base.parameters()) == 2 * parameters
-        adapted = get_peft_model(base, _peft_config(lora))
-    trained = [name for name, p in adapted.named_parameters() if p.requires_grad]
-    assert all("lora_" in name for name in trained)
-    assert len(trained) == 2 * len(lora.target_modules) * config.num_hidden_layers
-    assert count(adapted, trainable=True) == adapters
-    assert base.config.tie_word_embeddings is (tables == 1)
-    rows = tables * ROWS * config.hidden_size
-    assert rows == {"seed_v1": 20_976_640, "seed_v2": 67_125_248}[recipe]
+    recipe = load_recipe(recipe_name)
+    whole = on_meta(tmp_path, model, config, recipe, monkeypatch)
+    trained = {name: p for name, p in whole.named_parameters() if p.requires_grad}
+    frozen = [p for p in whole.parameters() if not p.requires_grad]
+    assert sum(p.numel() for p in frozen) == parameters
+    lora = [p for name, p in trained.items() if "lora_" in name]
+    assert len(lora) == 2 * len(recipe.lora.target_modules) * config.num_hidden_layers
+    assert sum(p.numel() for p in lora) == adapters
+    assert count(whole.image_tokens, trainable=True) == tokens
+    assert count(whole, trainable=True) == adapters + tokens
+    # Bytes on a GPU before activations: the base in half precision; what is trained in half precision with its
+    # gradients; and one part in 64 of its fp32 masters and two moments (ZeRO-2).
+    assert sum(p.numel() * p.element_size() for p in frozen) == 2 * parameters
+    assert all(p.dtype == torch.float32 for p in trained.values())
+    states = 2 * parameters + (2 + 2) * (adapters + tokens) + 3 * 4 * (adapters + tokens) // RANKS
+    assert states == {"seed_v1": 5_490_204_000, "seed_v2": 13_925_321_728}[recipe_name]
 
 
 def test_opt_2_7b_is_the_sum_of_its_layers() -> None:

@@ -35,7 +35,10 @@ BOTH = {
         "weight_decay_on_codes": True, "decoder_layers": 4, "decoder_heads": 12, "head": "reverse_qformer",
         "head_layers": 4,
     },
-    "lora": {"rank": 16, "alpha": 32, "dropout": 0.05, "caption_first_share": 0.5},
+    "lora": {
+        "rank": 16, "alpha": 32, "dropout": 0.05, "caption_first_share": 0.5, "packing": False,
+        "gradient_checkpointing": True, "rows_from_codebook": False,
+    },
     "causal_qformer_training": {
         "steps": 10 * EPOCH, "global_batch": 64 * GPUS, "accumulation": 1, "lr": 3e-5, "min_lr": 3e-6,
         "warmup_start_lr": 3e-7, "warmup_steps": 2000, "weight_decay": 0.05, "beta1": 0.9, "beta2": 0.999,
@@ -47,7 +50,7 @@ BOTH = {
         "eps": 1e-8, "clip_norm": 0.0,
     },
     "lora_training": {
-        "steps": 30000, "lr": 1.5e-4, "min_lr": 7.5e-6, "warmup_steps": 900, "weight_decay": 0.05,
+        "steps": 30000, "accumulation": 4, "lr": 1.5e-4, "min_lr": 7.5e-6, "warmup_steps": 900, "weight_decay": 0.05,
         "beta1": 0.9, "beta2": 0.95, "eps": 1e-5, "clip_norm": 1.0,
     },
     "engine": {"precision": "auto"},
@@ -56,13 +59,16 @@ BOTH = {
 OWN: dict[str, dict[str, Any]] = {
     "seed_v1": {
         "codebook": {"head_queries": 77, "generation_width": 768, "generation_target": "text_features"},
-        "lora": {"max_tokens": 200, "target_modules": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")},
+        "lora": {
+            "max_tokens": 200, "image_embedding": "codebook",
+            "target_modules": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+        },
         "lora_training": {"global_batch": 116 * GPUS * 4},
     },
     "seed_v2": {
         "codebook": {"head_queries": 1, "generation_width": 1024, "generation_target": "image_embedding"},
         "lora": {
-            "max_tokens": 140, "rows_from_codebook": False,
+            "max_tokens": 140, "image_embedding": "rows",
             "target_modules": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         },
         "lora_training": {"global_batch": 164 * GPUS * 4},

@@ -12,7 +12,7 @@ import torch
 from seed_dist.config import STAGES, Recipe, StageName, load_recipe
 from seed_dist.dist.comm import LocalComm
 from seed_dist.errors import ConfigError, MismatchError
-from seed_dist.models.language import IGNORE
+from seed_dist.models.documents import IGNORE
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.train.data import open_data
@@ -144,12 +144,12 @@ def test_both_directions_are_trained_and_a_sample_changes_its_direction(tiny: tu
 
 def test_new_rows_start_from_the_codebook(tiny: tuple[Path, tuple[str, ...]]) -> None:
     stage, plain = _stage(tiny, "lora"), _stage(tiny, "lora", "lora.rows_from_codebook=false")
-    before = stage.model.rows.detach().clone()
+    before = stage.model.image_tokens.rows.detach().clone()
     stage.prepare()
     plain.prepare()
-    assert not torch.equal(stage.model.rows[:24], before[:24])
-    assert torch.equal(stage.model.rows[24:], before[24:])
-    assert torch.equal(plain.model.rows, before)
+    assert not torch.equal(stage.model.image_tokens.rows[:24], before[:24])
+    assert torch.equal(stage.model.image_tokens.rows[24:], before[24:])
+    assert torch.equal(plain.model.image_tokens.rows, before)
 
 
 def test_exports_are_what_the_next_stage_loads(tiny: tuple[Path, tuple[str, ...]], tmp_path: Path) -> None:
@@ -188,6 +188,10 @@ def test_features_that_do_not_fit_the_recipe_are_refused(
 def test_settings_that_would_train_something_else_are_refused(tiny: tuple[Path, tuple[str, ...]]) -> None:
     with pytest.raises(ConfigError, match="fewer negatives"):
         _stage(tiny, "causal_qformer", "causal_qformer_training.accumulation=2")
+    with pytest.raises(ConfigError, match=r"lora\.max_tokens is 65, but .* has 64 positions"):
+        _stage(tiny, "lora", "lora.max_tokens=65")
+    with pytest.raises(ConfigError, match=r"lora\.rows_from_codebook is true, .* set it to false"):
+        _stage(tiny, "lora", "lora.image_embedding=codebook")
     with pytest.raises(ConfigError, match=r"qformer\.vocabulary_size is 20"):
         _stage(tiny, "causal_qformer", "qformer.vocabulary_size=20")
 
