@@ -26,7 +26,7 @@ def check_size(width: int, height: int) -> None:
         raise UnusableImageError("image_too_small", f"{width} x {height} pixels; at least {_MIN_SIDE_PX} a side")
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
     """A picture of any mode as upright 8-bit RGB; of an animation the frame that it stands at, at first the first."""
     image = ImageOps.exif_transpose(image)  # a loaded copy, turned upright where EXIF says so
     if image.mode == "RGB":

@@ -46,6 +46,11 @@ class _ShardSet:
     def captions(self) -> list[str]:
         return self._files.index.captions
 
+    @property
+    def all_captions(self) -> list[tuple[str, ...]]:
+        """All captions of every sample: (image, caption) pairs for training, and what retrieval counts as a hit."""
+        return self._files.index.all_captions
+
     def shard_rows(self, shard_number: int) -> range:
         """The numbers of the samples that a shard holds."""
         return self._files.shard_rows(shard_number)
@@ -135,6 +140,10 @@ class PairedFeatures:
     @property
     def captions(self) -> list[str]:
         return self._first.captions
+
+    @property
+    def all_captions(self) -> list[tuple[str, ...]]:
+        return self._first.all_captions
 
     def read(self, ids: Rows) -> dict[str, npt.NDArray[Any]]:
         """Samples `ids` [B] of every target as {target: [B, *shape]} in the stored dtypes."""

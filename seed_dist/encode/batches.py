@@ -30,6 +30,7 @@ class Batch:
 
     keys: list[str]
     captions: list[str]
+    other_captions: list[tuple[str, ...]]  # further ones of the same images
     pixels: dict[Preprocess, Tensor] = field(default_factory=dict)
     features: npt.NDArray[Any] | None = None
 
@@ -38,7 +39,7 @@ def batches_ahead(
     source: Source, blocks: Sequence[range], preprocesses: Sequence[Preprocess], threads: int
 ) -> Generator[Batch, None, None]:
     """A batch for each block of rows, in order; `threads` of them are being made while the caller works on one."""
-    _ = source.keys, source.captions  # loaded once here rather than by several threads at once
+    _ = source.keys, source.all_captions  # loaded once here rather than by several threads at once
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         ahead: deque[Future[Batch]] = deque()
         try:
@@ -56,9 +57,11 @@ def batches_ahead(
 def _make_batch(source: Source, rows: range, preprocesses: Sequence[Preprocess]) -> Batch:
     part = slice(rows.start, rows.stop)
     keys, captions = source.keys[part], source.captions[part]
+    others = [all_captions[1:] for all_captions in source.all_captions[part]]
     if isinstance(source, FeatureShards):
-        return Batch(keys, captions, features=source.read(np.arange(rows.start, rows.stop)))
+        return Batch(keys, captions, others, features=source.read(np.arange(rows.start, rows.stop)))
     if not preprocesses:  # captions are all that the encoders want
-        return Batch(keys, captions)
+        return Batch(keys, captions, others)
     images = [source.image(row) for row in rows]
-    return Batch(keys, captions, {make: torch.stack([make(image) for image in images]) for make in preprocesses})
+    pixels = {make: torch.stack([make(image) for image in images]) for make in preprocesses}
+    return Batch(keys, captions, others, pixels)

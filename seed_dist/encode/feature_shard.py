@@ -30,9 +30,10 @@ class FeatureShard:
         assert values.dtype == self._dtype, f"{values.dtype}, not {self._dtype}"
         assert values.shape == (len(batch.keys), *self._shape), f"{values.shape}, not [B, {self._shape}]"
         self._require_finite(batch, values)
-        for key, caption, value in zip(batch.keys, batch.captions, values, strict=True):
+        rows = zip(batch.keys, batch.captions, batch.other_captions, values, strict=True)
+        for key, caption, others, value in rows:
             place = self._shard.add(f"{key}.npy", self._header + value.tobytes())
-            self._rows.append(IndexRow(key, place.offset, place.size, place.checksum, caption, "npy"))
+            self._rows.append(IndexRow(key, place.offset, place.size, place.checksum, caption, "npy", others))
 
     def record(self) -> ShardRecord:
         """What the index and the manifest say of the finished shard."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from seed_dist.data.assembly import Assembly, Plan, ShardRecord
+from seed_dist.data.assembly import Assembly, Plan
 from seed_dist.data.manifest import Manifest, load_manifest
 from seed_dist.data.progress import progress_bar
 from seed_dist.data.reader import FeatureShards, ImageShards
@@ -28,13 +28,11 @@ class _Job:
         details = {"target": encoder.target, "source": encoder.source, **self.details}
         self.assembly = Assembly(folder, Plan("features", parents, details))
         self.finished = self.assembly.begin()
-        self.records: dict[str, ShardRecord] = {}
-        for entry in () if self.finished else source.shards:
-            if (record := self.assembly.finished(entry.name)) is not None:
-                self.records[entry.name] = record
+        entries = () if self.finished else source.shards
+        self.done = {entry.name for entry in entries if self.assembly.finished(entry.name) is not None}
 
     def needs(self, shard: str) -> bool:
-        return self.finished is None and shard not in self.records
+        return self.finished is None and shard not in self.done
 
 
 def encode_split(
@@ -58,7 +56,7 @@ def encode_split(
 
 
 def _commit(job: _Job, source: Manifest) -> Manifest:
-    return job.assembly.commit([job.records[entry.name] for entry in source.shards], {})
+    return job.assembly.commit([entry.name for entry in source.shards], {})
 
 
 def _encode(source: Source, jobs: list[_Job], batch_size: int, threads: int) -> None:
@@ -93,8 +91,8 @@ def _encode_shard(
                 shard.add(batch, job.encoder(batch))
             update(len(batch.keys))
     for job, shard in zip(wanted, shards, strict=True):
-        job.records[name] = shard.record()
-        job.assembly.announce(job.records[name])
+        job.assembly.announce(shard.record())
+        job.done.add(name)
 
 
 def _blocks(rows: range, batch_size: int) -> list[range]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from seed_dist.errors import DataError
 from seed_dist.fsio import write_json
-from seed_dist.pixels import UnusableImageError, check_size, upright_rgb
+from seed_dist.pixels import UnusableImageError, as_rgb, check_size
 
 PREPROCESSOR_NAME = "preprocessor_config.json"
 _RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -103,7 +103,7 @@ class SeedImageProcessor:
     def preprocess(self, image: Image.Image) -> Tensor:
         """One picture of any size and mode as float32 [3, S, S]."""
         size = (self.size_px, self.size_px)
-        image = upright_rgb(image)
+        image = as_rgb(image)
         if image.size != size:
             image = image.resize(size, _RESAMPLING[self.interpolation])
         pixels = torch.from_numpy(np.asarray(image, dtype=np.uint8).copy()).permute(2, 0, 1).float() / 255

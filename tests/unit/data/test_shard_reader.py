@@ -31,15 +31,16 @@ def write_set(folder, array, images="images-1", prefix="k", details=None):
     assembly = Assembly(folder, Plan("features", {"images": images}, described))
     folder.mkdir(parents=True)
     assembly.begin()
-    header, records = npy_header(array.dtype, array.shape[1:]), []
+    header, names = npy_header(array.dtype, array.shape[1:]), []
     for number, start in enumerate(range(0, len(array), PER_SHARD)):
         rows = []
         with open_shard(folder / f"shard-{number:06d}.tar") as shard:
             for i in range(start, min(start + PER_SHARD, len(array))):
                 place = shard.add(f"{prefix}{i:04d}.npy", header + array[i].tobytes())
                 rows.append(IndexRow(f"{prefix}{i:04d}", place.offset, place.size, place.checksum, f"c{i}", "npy"))
-        records.append(ShardRecord(shard.entry(len(rows)), tuple(rows)))
-    return assembly.commit(records, {})
+        assembly.announce(ShardRecord(shard.entry(len(rows)), tuple(rows)))
+        names.append(shard.name)
+    return assembly.commit(names, {})
 
 
 @pytest.mark.parametrize(
