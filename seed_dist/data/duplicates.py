@@ -22,7 +22,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from seed_dist.data.cells import CellReader
-from seed_dist.data.codec import UnusableImageError, as_rgb
 from seed_dist.data.filters import Filters, UnusablePairError
 from seed_dist.data.image_shard import image_bytes, usable_captions, use_image
 from seed_dist.data.listing import Listing, read_slice
@@ -30,6 +29,7 @@ from seed_dist.data.progress import progress_bar
 from seed_dist.data.workers import run_tasks
 from seed_dist.faults import fault_point
 from seed_dist.fsio import atomic_file
+from seed_dist.pixels import UnusableImageError, as_rgb
 
 PRINT_BYTES = 16
 # Bits of 128 in which two pictures that look the same may differ. Re-compression and resizing change 0 to 3 of them.

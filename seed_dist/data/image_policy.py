@@ -8,7 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from seed_dist.data.codec import EXTENSIONS, as_rgb
+from seed_dist.data.codec import EXTENSIONS
+from seed_dist.pixels import as_rgb
 
 RESIZES = ("none", "shorter", "squash")
 FORMATS = ("keep", "jpg", "png", "webp")

@@ -21,7 +21,7 @@ from PIL import Image
 
 from seed_dist.data.assembly import Reject, ShardRecord
 from seed_dist.data.cells import CellReader
-from seed_dist.data.codec import Result, UnusableImageError, with_checked
+from seed_dist.data.codec import Result, with_checked
 from seed_dist.data.filters import Filters, UnusablePairError
 from seed_dist.data.image_policy import ImagePolicy, stored_image, upright_size
 from seed_dist.data.index import IndexRow
@@ -30,6 +30,7 @@ from seed_dist.data.manifest import ShardEntry
 from seed_dist.data.pairs import MAX_CAPTION_BYTES, Cell, Pair, Span, read_regular
 from seed_dist.data.writer import TarFile, open_shard
 from seed_dist.faults import fault_point
+from seed_dist.pixels import UnusableImageError
 
 KEY_DIGITS = 9  # fixed width, no dots: webdataset takes everything before the first dot as the key
 MAX_IMAGE_BYTES = 1 << 28  # a larger file is no picture; it would have to be in memory as a whole

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from seed_dist.data import text_table
-from seed_dist.data.codec import UnusableImageError, check_image
+from seed_dist.data.codec import check_image
 from seed_dist.data.filters import Filters, UnusablePairError
 from seed_dist.data.image_shard import checked_caption, usable_captions
 from seed_dist.data.listing import read_slice, write_listing
@@ -22,6 +22,7 @@ from seed_dist.data.pairs import Pair, readable
 from seed_dist.data.sharding import ShardOptions, shard_source
 from seed_dist.data.sources import list_source
 from seed_dist.errors import DataError
+from seed_dist.pixels import UnusableImageError
 from tests.pictures import fill, picture
 
 QUICK = settings(
