@@ -22,6 +22,7 @@ from seed_dist.models.model_files import module_fingerprint
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import SeedQuantizer
 from seed_dist.train.data import StageData
+from seed_dist.train.state import coins, derived_seed
 
 Ids = npt.NDArray[np.int64]
 CAPTIONS_LOOKED_AT = 1000  # for words that the tokenizer does not know
@@ -71,6 +72,14 @@ class Stage(nn.Module, ABC):
     def running_metrics(self) -> dict[str, float]:
         """Further figures for the journal, equal on all ranks; only called when a step is logged."""
         return {}
+
+    def training_captions(self, ids: Ids, step: int) -> list[str]:
+        """One caption of each training sample; of several, another one at every pass, drawn as the order is: a function
+        of seed, step and sample. (LAVIS makes a sample of each caption: the same pairs, the image read as often.)
+        """
+        drawn = coins(ids, derived_seed(self.recipe.seed, "caption", step))
+        captions = [self.data.train.all_captions[i] for i in ids]
+        return [of_image[int(coin * len(of_image))] for of_image, coin in zip(captions, drawn, strict=True)]
 
     def own_validation_ids(self) -> Ids:
         """This rank's part of the validation samples."""
