@@ -98,6 +98,8 @@ class CodebookConfig:
     head_layers: Count = 4
     generation_target: Literal["image_embedding", "text_features"] = "image_embedding"
     generation_width: Count = 1024
+    # EXTENSION, not published: share of samples whose decoders see only the first codes, as many as a fair draw says.
+    prefix_masking: Fraction = 0.0
     usage_window_steps: Count = 100
 
 
@@ -112,6 +114,7 @@ class LoraConfig:
     rows_from_codebook: Bool = True  # new rows start as a fixed random projection of the codebook vectors
     max_tokens: Count = 64
     caption_first_share: Fraction = 0.5  # share of sequences that go caption -> image
+    code_order: Literal["causal", "permuted"] = "causal"  # permuted: one fixed shuffle of positions, as a control
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -98,7 +98,7 @@ class Workspace:
 
         folder, recipe = self.export("lora"), self.recipe
         model = SeedLanguageModel.from_pretrained(
-            folder, recipe.backbones.language_model, self.tokenizer.quantizer.config.size, recipe.lora
+            folder, recipe.backbones.language_model, recipe.codebook.size, recipe.lora
         )
         return model.to(self.device).eval().requires_grad_(False)
 
@@ -136,9 +136,13 @@ class Workspace:
 
     def mean_of(self, target: str) -> Tensor:
         """Mean sample of a feature set over evenly spaced samples of the training split, in float64."""
+        return self.some_training_samples(target).double().mean(0)
+
+    def some_training_samples(self, target: str) -> Tensor:
+        """Features of evenly spaced samples of the training split."""
         train = Split(self, "train")
         rows = np.unique(np.linspace(0, len(train) - 1, min(_MEAN_SAMPLES, len(train))).astype(np.int64))
-        return train.read(target, rows).double().mean(0)
+        return train.read(target, rows)
 
 
 def _count(model: nn.Module) -> int:

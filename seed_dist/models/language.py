@@ -23,12 +23,17 @@ from seed_dist.assets import resolve
 from seed_dist.config import LoraConfig
 from seed_dist.errors import DataError
 from seed_dist.fsio import write_json
+from seed_dist.models.code_order import as_encoded, as_written
 
 IGNORE = -100  # label of a position that is not scored (torch's cross-entropy convention)
 
 
 class SeedLanguageModel(nn.Module):
-    """A causal language model over words and `codes` image codes."""
+    """A causal language model over words and `codes` image codes.
+
+    Codes are given and returned by position, as the tokenizer makes them; within sequences they stand in
+    `lora.code_order`.
+    """
 
     def __init__(self, reference: str, codes: int, lora: LoraConfig, adapter: Path | None = None) -> None:
         super().__init__()
@@ -90,7 +95,8 @@ class SeedLanguageModel(nn.Module):
         start, end = [self.tokenizer.bos_token_id], [self.tokenizer.eos_token_id]
         rows: list[list[int]] = []
         scored_from: list[int] = []
-        for caption, image_codes, flip in zip(captions, codes.tolist(), caption_first.tolist(), strict=True):
+        written = as_written(codes, self.lora.code_order)
+        for caption, image_codes, flip in zip(captions, written.tolist(), caption_first.tolist(), strict=True):
             words = self.tokenizer.encode(caption, add_special_tokens=False)
             image = [self.begin_image, *(self.first_code + code for code in image_codes), self.end_image]
             first, second = (words, image) if flip else (image, words)
@@ -109,23 +115,27 @@ class SeedLanguageModel(nn.Module):
         """Greedy captions of images given as codes int [B, Q]."""
         start = torch.full((len(codes), 1), self.tokenizer.bos_token_id)
         marks = [torch.full((len(codes), 1), mark) for mark in (self.begin_image, self.end_image)]
-        prompt = torch.cat([start, marks[0], codes.long().cpu() + self.first_code, marks[1]], dim=1)
+        written = as_written(codes.long().cpu(), self.lora.code_order)
+        prompt = torch.cat([start, marks[0], written + self.first_code, marks[1]], dim=1)
         outputs = self._greedy(prompt, self.tokenizer.eos_token_id, max_words)
         return [
             self.tokenizer.decode([i for i in row if i < self.first_code], skip_special_tokens=True) for row in outputs
         ]
 
     @torch.inference_mode()
-    def generate_images(self, captions: Sequence[str], queries: int) -> list[list[int]]:
-        """What the model writes after each caption, greedily and unforced, up to the end-of-image mark.
+    def generate_images(self, captions: Sequence[str], queries: int, force_image: bool = False) -> list[list[int]]:
+        """What the model writes after each caption, greedily, up to the end-of-image mark.
 
-        The value of each caption is the list of token ids after the begin mark; `valid_codes` tells images from others.
+        The value of each caption is the list of token ids after it; `valid_codes` tells images from others. Unforced
+        the model may write anything; with `force_image` only begin mark, `queries` codes and end mark can come.
         """
+        allowed = self._image_grammar(queries) if force_image else None
         out: dict[int, list[int]] = {}
         prompts = [[self.tokenizer.bos_token_id, *self.tokenizer.encode(c, add_special_tokens=False)] for c in captions]
         for length in sorted({len(prompt) for prompt in prompts}):  # equal lengths together: no padding in attention
             members = [i for i, prompt in enumerate(prompts) if len(prompt) == length]
-            rows = self._greedy(torch.tensor([prompts[i] for i in members]), self.end_image, queries + 2)
+            prompt = torch.tensor([prompts[i] for i in members])
+            rows = self._greedy(prompt, self.end_image, queries + 2, allowed)
             out.update(zip(members, rows, strict=True))
         return [out[i] for i in range(len(captions))]
 
@@ -134,12 +144,22 @@ class SeedLanguageModel(nn.Module):
         if len(row) != queries + 2 or row[0] != self.begin_image or row[-1] != self.end_image:
             return None
         codes = [token - self.first_code for token in row[1:-1]]
-        return codes if all(0 <= code < self.codes for code in codes) else None
+        if not all(0 <= code < self.codes for code in codes):
+            return None
+        return as_encoded(torch.tensor(codes), self.lora.code_order).tolist()
 
-    def _greedy(self, prompt: Tensor, stop: int, max_new: int) -> list[list[int]]:
+    def _image_grammar(self, queries: int) -> Tensor:
+        """Bool [Q + 2, vocabulary]: which tokens may stand at each place of an image."""
+        allowed = torch.zeros(queries + 2, self.end_image + 1, dtype=torch.bool, device=self.rows.device)
+        allowed[0, self.begin_image] = allowed[-1, self.end_image] = True
+        allowed[1:-1, self.first_code : self.begin_image] = True
+        return allowed
+
+    def _greedy(self, prompt: Tensor, stop: int, max_new: int, allowed: Tensor | None = None) -> list[list[int]]:
         """Greedy continuation of equally long prompts [B, T]; each row ends after its first `stop` token.
 
-        A base with learned positions ends all rows where its positions end.
+        `allowed` [max_new, vocabulary] names the tokens that each place may hold; all by default. A base with learned
+        positions ends all rows where its positions end.
         """
         positions = getattr(self._base().config, "max_position_embeddings", None)
         if positions is not None:
@@ -148,10 +168,13 @@ class SeedLanguageModel(nn.Module):
         embeddings = self.embed(prompt.to(device))
         new = torch.empty(len(prompt), 0, dtype=torch.long, device=device)
         cache = None
-        for _ in range(max_new):
+        for place in range(max_new):
             state = self._backbone()(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
             cache = state.past_key_values
-            token = self.logits(state.last_hidden_state[:, -1]).argmax(-1, keepdim=True)
+            scores = self.logits(state.last_hidden_state[:, -1])
+            if allowed is not None:
+                scores = scores.masked_fill(~allowed[place], -torch.inf)
+            token = scores.argmax(-1, keepdim=True)
             new = torch.cat([new, token], dim=1)
             if bool((new == stop).any(dim=1).all()):
                 break

@@ -14,8 +14,8 @@ from seed_dist.config import Recipe
 from seed_dist.dist.comm import Comm
 from seed_dist.errors import MismatchError
 from seed_dist.models.captions import unknown_share
+from seed_dist.models.coder import load_coder
 from seed_dist.models.language import IGNORE, SeedLanguageModel
-from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.train.data import StageData
 from seed_dist.train.stages.base import CAPTIONS_LOOKED_AT, Ids, Stage, check_made_by, warn_of_unknown_words
 from seed_dist.train.state import coins, derived_seed
@@ -30,7 +30,7 @@ class LoraStage(Stage):
         super().__init__(recipe, data, comm)
         self._tokenizer_export = tokenizer_export
         _check(recipe, data)
-        check_made_by(SeedTokenizer.from_pretrained(tokenizer_export).quantizer, data, "codes")
+        check_made_by(load_coder(tokenizer_export), data, "codes")
         self.model = SeedLanguageModel(recipe.backbones.language_model, recipe.codebook.size, recipe.lora)
         unknown = unknown_share(self.model.tokenizer, data.train.captions[:CAPTIONS_LOOKED_AT])
         warn_of_unknown_words(unknown, recipe.backbones.language_model, comm)
@@ -56,8 +56,8 @@ class LoraStage(Stage):
     def prepare(self) -> None:
         """The code rows start from the codebook's vectors, if the recipe asks for it."""
         if self.recipe.lora.rows_from_codebook:
-            tokenizer = SeedTokenizer.from_pretrained(self._tokenizer_export)
-            self.model.start_rows_from(tokenizer.quantizer.quantizer.code_vectors(), self.recipe.seed)
+            coder = load_coder(self._tokenizer_export)
+            self.model.start_rows_from(coder.quantizer.code_vectors(), self.recipe.seed)
 
     def validate(self) -> dict[str, float]:
         """Cross-entropy per scored token in both directions."""
