@@ -13,7 +13,7 @@ from seed_dist.config import StageName
 # The recipe `glyphs`, cut so that all studies of three seeds fit into an hour of two cores. All arms have this alike.
 BUDGET = (
     "codebook_training.steps=800",
-    "lora_training.steps=400",
+    "lora_training.steps=300",
     "lora_training.global_batch=32",
     "eval.caption_samples=500",
     "eval.paint_steps=10",
