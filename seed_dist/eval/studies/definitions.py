@@ -125,6 +125,7 @@ _CAUSALITY = (
     *_IMAGINED,
     *_CAPTION,
 )
+_READERS = (("prefix", "by its decoder"), ("reader", "by a fitted reader"))
 KEPT = (1, 2, 4, 8, 12, 16)  # of 16 codes
 
 STUDIES = (
@@ -179,15 +180,25 @@ STUDIES = (
         "prefix",
         "How much do the first k codes say alone, with the published objective and with one that asks for it?",
         (CAUSAL, PREFIX),
-        tuple(
-            Figure(f"prefix.{kept}.{path}", f"first {kept}: {words}", 3, f"prefix.0.{path}", control)
-            for path, words, shuffled in (
-                ("i2t", "picture finds caption, R@1", "i2t_shuffled"),
-                ("cosine_centered", "embeddings rebuilt, centred cosine", ""),
-                ("generation_cosine", "generation embedding, cosine", ""),
-            )
-            for kept in KEPT
-            for control in (f"prefix.{kept}.{shuffled}" if shuffled else "",)
+        (
+            *(
+                Figure(f"{by}.{kept}.i2t", f"first {kept}: picture finds caption, R@1, {whose}", 3, *beside)
+                for by, whose in _READERS
+                for kept in KEPT
+                for beside in (("prefix.0.i2t", f"{by}.{kept}.i2t_shuffled"),)
+            ),
+            *(
+                Figure(f"prefix.{kept}.cosine_centered", f"first {kept}: embeddings rebuilt, centred cosine")
+                for kept in KEPT
+            ),
+            *(
+                Figure(
+                    f"{by}.{kept}.generation_cosine", f"first {kept}: generation embedding, cosine, {whose}", 3, none
+                )
+                for by, whose in _READERS
+                for kept in KEPT
+                for none in ("prefix.0.generation_cosine",)
+            ),
         ),
     ),
 )

@@ -18,6 +18,7 @@ from seed_dist.eval.bench import Bench
 from seed_dist.eval.metrics import mean_cosine
 from seed_dist.eval.studies import language
 from seed_dist.eval.studies.definitions import KEPT, Arm
+from seed_dist.eval.studies.probe import AdditiveReader
 from seed_dist.eval.workspace import Split
 from seed_dist.models.pixel_tokenizer import PixelTokenizer, as_tensor
 from seed_dist.models.qformer import CausalQFormer
@@ -35,9 +36,7 @@ def retrievals(bench: Bench, arm: Arm, numbers: Numbers) -> None:
         control = "shuffled" if name == "embedding" else "codes_shuffled"
         feature = bench.image_feature(image)
         numbers["retrieval"][name] = retrieval.score(feature, bench.text_features, bench.captions)
-        numbers["retrieval"][control] = retrieval.score_shuffled(
-            feature, bench.text_features, bench.captions, bench.recipe.seed
-        )
+        numbers["retrieval"][control] = _shuffled(bench, feature)
 
 
 @torch.no_grad()
@@ -137,15 +136,32 @@ def prefixes(bench: Bench, arm: Arm, numbers: Numbers) -> None:
         rebuilt, generated = _from_first(bench, quantizer, kept, absent)
         feature = bench.image_feature(rebuilt)
         scores = retrieval.score(feature, bench.text_features, captions)
-        shuffled = retrieval.score_shuffled(feature, bench.text_features, captions, bench.recipe.seed)
         found = reconstruction.score_reconstruction(rebuilt, bench.causal, mean)
         numbers["prefix"][str(kept)] = {
             "i2t": scores["i2t"]["r1"],
             "t2i": scores["t2i"]["r1"],
-            "i2t_shuffled": shuffled["i2t"]["r1"],
+            "i2t_shuffled": _shuffled(bench, feature)["i2t"]["r1"],
             "cosine_centered": found["cosine_centered"],
             "last_cosine_centered": found["last_cosine_centered"],
             "generation_cosine": mean_cosine(generated, wanted.reshape(generated.shape)),
+        }
+
+
+def readings(bench: Bench, arm: Arm, numbers: Numbers) -> None:
+    """The same from a reader that is fitted to the first k codes of training images, whatever the decoders learned."""
+    train, target = Split(bench.workspace, "train"), bench.recipe.codebook.generation_target
+    codes, size, queries = train.read("codes"), bench.recipe.codebook.size, bench.recipe.qformer.queries
+    last, wanted = train.read("causal")[:, -1].float(), bench.split.read(target).float().flatten(1)
+    known = torch.cat([last, train.read(target).float().flatten(1)], dim=1)
+    numbers["reader"] = {}
+    for kept in sorted({queries, *(k for k in KEPT if k < queries)}):
+        found = AdditiveReader(codes[:, :kept], known, size)(bench.codes[:, :kept])
+        causal, generated = found.split([last.shape[1], wanted.shape[1]], dim=1)
+        feature = bench.image_feature(causal[:, None])
+        numbers["reader"][str(kept)] = {
+            "i2t": retrieval.score(feature, bench.text_features, bench.captions)["i2t"]["r1"],
+            "i2t_shuffled": _shuffled(bench, feature)["i2t"]["r1"],
+            "generation_cosine": mean_cosine(generated, wanted),
         }
 
 
@@ -157,8 +173,13 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
     "causality_fresh": _CAUSALITY,
     "order": (costs, imagined, captions),
     "pixels": (captions, costs, pictures, usage),
-    "prefix": (prefixes,),
+    "prefix": (prefixes, readings),
 }
+
+
+def _shuffled(bench: Bench, feature: Tensor) -> Numbers:
+    """The control of retrieval: captions dealt out anew."""
+    return retrieval.score_shuffled(feature, bench.text_features, bench.captions, bench.recipe.seed)
 
 
 def _codes(bench: Bench, arm: Arm) -> Tensor:

@@ -11,13 +11,12 @@ from seed_dist.eval.page.markup import Html, table, tag
 from seed_dist.eval.studies.definitions import Figure, Study, study_of
 from seed_dist.eval.studies.spread import Spread, measured, seeds_in_words
 from seed_dist.eval.studies.table import APART, rows
-from seed_dist.eval.targets import lookup
 
 _CURVES = {
     "i2t": ("picture finds caption", "R@1"),
-    "cosine_centered": ("causal embeddings rebuilt", "centred cosine"),
     "generation_cosine": ("generation embedding", "cosine"),
 }
+_READERS = {"prefix": "by its decoder", "reader": "by a fitted reader"}
 
 
 def render(result: Mapping[str, Any]) -> str:
@@ -42,24 +41,23 @@ def render(result: Mapping[str, Any]) -> str:
 
 
 def _charts(study: Study, result: Mapping[str, Any]) -> list[Html]:
-    curves = [_curve(result, name, *words) for name, words in _CURVES.items() if _has_curve(result)]
-    return curves or [_chart(figure, spreads, result) for figure, spreads in measured(study, result)]
+    numbers = [one for seeds in result["arms"].values() for one in seeds.values()]
+    if all("prefix" in one for one in numbers):
+        return [_curve(result, by, name) for name in _CURVES for by in _READERS]
+    return [_chart(figure, spreads) for figure, spreads in measured(study, result)]
 
 
-def _chart(figure: Figure, spreads: Mapping[str, Spread], result: Mapping[str, Any]) -> Html:
+def _chart(figure: Figure, spreads: Mapping[str, Spread]) -> Html:
     series = [Series(arm, range(1, len(one.values) + 1), one.values) for arm, one in spreads.items()]
     return lines(series, figure.name, "seed, in order", "value", ())
 
 
-def _has_curve(result: Mapping[str, Any]) -> bool:
-    return any("prefix" in numbers for seeds in result["arms"].values() for numbers in seeds.values())
-
-
-def _curve(result: Mapping[str, Any], name: str, title: str, axis: str) -> Html:
+def _curve(result: Mapping[str, Any], by: str, name: str) -> Html:
     """Means over seeds against the number of codes kept."""
     series = []
     for arm, seeds in result["arms"].items():
-        kept = sorted(int(k) for k in next(iter(seeds.values()))["prefix"])
-        means = [sum(lookup(one, f"prefix.{k}.{name}") or 0.0 for one in seeds.values()) / len(seeds) for k in kept]
+        kept = sorted(int(k) for k in next(iter(seeds.values()))[by])
+        means = [sum(one[by][str(k)][name] for one in seeds.values()) / len(seeds) for k in kept]
         series.append(Series(arm, kept, means))
-    return lines(series, f"First k codes: {title}", "codes kept", axis)
+    title, axis = _CURVES[name]
+    return lines(series, f"First k codes: {title}, {_READERS[by]}", "codes kept", axis)

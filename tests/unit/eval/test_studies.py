@@ -13,6 +13,7 @@ from seed_dist.errors import DataError
 from seed_dist.eval.bench import Bench
 from seed_dist.eval.studies import measurements, run
 from seed_dist.eval.studies.definitions import BIDIRECTIONAL, CAUSAL, PIXELS, STUDIES, Arm, Figure, Study, study_of
+from seed_dist.eval.studies.probe import RIDGE, AdditiveReader
 from seed_dist.eval.studies.spread import Spread
 from seed_dist.eval.studies.table import markdown
 from seed_dist.eval.studies.workspaces import ArmRecord, arm_folder, finished_seeds, record_arm
@@ -53,6 +54,24 @@ def test_all_codes_as_a_prefix_are_the_ordinary_codes(tiny):
     assert every["i2t_shuffled"] == numbers["retrieval"]["codes_shuffled"]["i2t"]["r1"]
     assert every["cosine_centered"] == pytest.approx(numbers["reconstruction"]["cosine_centered"], abs=1e-6)
     assert every["generation_cosine"] == pytest.approx(numbers["reconstruction"]["generation_cosine"], abs=1e-6)
+
+
+def test_the_reader_of_one_code_says_the_mean_of_what_it_stood_for():
+    codes = torch.tensor([[0], [0], [0], [2]])
+    targets = torch.tensor([[1.0], [2.0], [3.0], [6.0]])
+    said = AdditiveReader(codes, targets, 4)(torch.tensor([[0], [2], [1]]))
+    shares = torch.tensor([3 / (3 + RIDGE), 1 / (1 + RIDGE), 0.0])  # of the way from the mean of all
+    assert torch.allclose(said[:, 0], 3 + shares * (torch.tensor([2.0, 6.0, 0.0]) - 3), atol=1e-5)
+
+
+def test_the_reader_adds_what_places_say():
+    torch.manual_seed(0)
+    codes, vectors = torch.randint(0, 5, (600, 3)), torch.randn(3, 5, 2)
+    targets = sum(vectors[place][codes[:, place]] for place in range(3)) + 7
+    said = AdditiveReader(codes[:500], targets[:500], 5)(codes[500:])
+    assert torch.allclose(said, targets[500:], atol=0.1)
+    shuffled = AdditiveReader(codes[:500], targets[torch.randperm(500)], 5)(codes[500:])
+    assert (shuffled - targets[500:]).square().mean() > 0.5 * targets.var()
 
 
 def test_no_code_at_all_is_chance(tiny):
