@@ -30,8 +30,9 @@ def _row(result: Mapping[str, Any], figure: Figure, spreads: Mapping[str, Spread
 def _cell(found: Spread | None, first: Spread | None, digits: int) -> str:
     if found is None:
         return ""
+    spread = f" ± {_number(found.deviation, digits)}" if len(found.values) > 1 else ""
     mark = f" {APART}" if first is not None and found.is_apart_from(first) else ""
-    return f"{_number(found.mean, digits)} ± {_number(found.deviation, digits)}{mark}"
+    return f"{_number(found.mean, digits)}{spread}{mark}"
 
 
 def _number(value: float | None, digits: int) -> str:

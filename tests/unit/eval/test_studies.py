@@ -184,6 +184,7 @@ def test_a_difference_is_marked_only_where_no_seed_lies_among_the_others():
     assert table.splitlines()[2] == "| figure |  | 3.25 | 2.00 ± 1.00 | 4.50 ± 1.32 * |"
     assert "*" not in markdown(study, result_of([1.0, 2.0, 3.0], [2.5, 4.0, 6.0]))
     assert not Spread((1.0,)).is_apart_from(Spread((9.0,)))
+    assert "| 1.00 | 9.00 |" in markdown(study, result_of([1.0], [9.0]))  # one seed has no spread
 
 
 def test_every_study_has_measurements_and_arms_that_differ():
