@@ -99,6 +99,8 @@ class CodebookConfig:
     head_layers: Count = 4
     generation_target: Literal["image_embedding", "text_features"] = "image_embedding"
     generation_width: Count = 1024
+    # EXTENSION, not published: share of samples whose decoders see only the first codes, as many as a fair draw says.
+    prefix_masking: Fraction = 0.0
     usage_window_steps: Count = 100
 
 
@@ -117,6 +119,7 @@ class LoraConfig:
     packing: Bool = False  # several documents per row of max_tokens, without attention between them
     caption_first_share: Fraction = 0.5  # share of sequences that go caption -> image
     gradient_checkpointing: Bool = False  # computes activations twice, to hold those of one layer only
+    code_order: Literal["causal", "permuted"] = "causal"  # permuted: one fixed shuffle of positions, as a control
 
 
 @dataclass(frozen=True, config=_STRICT)

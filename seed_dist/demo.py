@@ -76,14 +76,14 @@ def _check_same_demo(work: Path, chain: Chain, recipe: Recipe) -> None:
             )
 
 
-def run_step(work: Path, step: Step) -> bool:
-    """Run one command unless it is recorded as finished. True when it ran.
+def run_step(work: Path, step: Step, again: bool = False) -> bool:
+    """Run one command unless it is recorded as finished; with `again` in any case. True when it ran.
 
     Its seconds go to seconds.json, the most memory that it and its children took to peak_memory_bytes.json.
     """
     seconds, peaks, finished = (_read(work / name) for name in (_SECONDS, _PEAKS, _FINISHED))
     mark = fingerprint(step.shown())
-    if finished.get(step.name) == mark:
+    if finished.get(step.name) == mark and not again:
         return False
     print(f"\n--- {step.name}\n$ {step.shown()}", flush=True)
     started = time.monotonic()

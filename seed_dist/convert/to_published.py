@@ -33,6 +33,7 @@ def convert_to_published(source: Path, out: Path) -> list[str]:
         action = "Give the export/ of stage causal_qformer or codebook."
         raise MismatchError(f"model_type of {source}", kind, sorted(map(str, _KINDS)), action)
     model = _KINDS[kind].from_pretrained(source)
+    _check_extensions(model, source)
     published = to_published(exported_state(model))
     carried = load_carried(source, published)
     write_checkpoint(out, {**published, **carried}, "model" if isinstance(model, CausalQFormer) else None)
@@ -41,6 +42,16 @@ def convert_to_published(source: Path, out: Path) -> list[str]:
         *_described(model, source),
         f"wrote     {out}: {len(published)} tensors under published names{more}, float32",
     ]
+
+
+def _check_extensions(model: CausalQFormer | SeedTokenizer, source: Path) -> None:
+    if isinstance(model, SeedTokenizer) and model.quantizer.absent is not None:
+        raise MismatchError(
+            f"codebook.prefix_masking of {source}",
+            model.quantizer.config.prefix_masking,
+            0.0,
+            "The published tokenizer has no place for the vector that stands for absent codes; train without it.",
+        )
 
 
 def _described(model: CausalQFormer | SeedTokenizer, source: Path) -> list[str]:

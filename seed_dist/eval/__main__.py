@@ -1,14 +1,19 @@
 """Measure what the stages made, on images that training never saw, and write WORK/report.json and WORK/report.html.
 
   python -m seed_dist.eval --recipe glyphs --work runs/demo
+  python -m seed_dist.eval --study causality --work runs/studies
 
 Works after any stage: what is not made yet is listed in the report with the command that makes it. Needs no deepspeed.
 The page is one file with its pictures inside; it needs no network and reads well on a phone.
+
+A study compares arms that differ in one thing, over several seeds: python -m seed_dist.studies trains them and calls
+this command, which writes WORK/STUDY.json, .md and .html. --table prints the Markdown of such a .json again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -16,16 +21,48 @@ from pathlib import Path
 from seed_dist.cli import run_command
 from seed_dist.config import load_recipe
 from seed_dist.errors import DataError
+from seed_dist.eval.studies.definitions import STUDY_NAMES
 from seed_dist.obs.log import get_logger, quieten_libraries
 
 
 def main() -> None:
     args = _parse()
-    recipe = load_recipe(args.recipe, args.set)
+    if args.table:
+        print(_table(args.table), end="")
+        return
     if not args.work.is_dir():
         raise DataError(f"--work {args.work} is no folder. Give the workspace that the stages were trained in.")
-    log, started = get_logger(), time.monotonic()
     quieten_libraries()
+    if args.study:
+        _study(args)
+    else:
+        _report(args)
+
+
+def _table(path: Path) -> str:
+    from seed_dist.eval.studies.definitions import study_of
+    from seed_dist.eval.studies.table import markdown
+
+    result = json.loads(path.read_text())
+    return markdown(study_of(result["study"]), result)
+
+
+def _study(args: argparse.Namespace) -> None:
+    get_logger()
+
+    import torch
+
+    from seed_dist.eval.studies.definitions import study_of
+    from seed_dist.eval.studies.run import measure_study
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for path in measure_study(args.work, study_of(args.study), args.split, device):
+        print(path)
+
+
+def _report(args: argparse.Namespace) -> None:
+    recipe = load_recipe(args.recipe, args.set)
+    log, started = get_logger(), time.monotonic()
 
     import torch
 
@@ -57,14 +94,20 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m seed_dist.eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipe", required=True, help="name of a recipe, or a .yaml file")
-    parser.add_argument("--work", required=True, type=Path, help="workspace folder")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--recipe", help="name of a recipe, or a .yaml file")
+    what.add_argument("--study", choices=STUDY_NAMES, help="measure the arms of a study")
+    what.add_argument("--table", type=Path, metavar="STUDY.json", help="print the table of a measured study")
+    parser.add_argument("--work", type=Path, help="workspace folder; with --study, the folder of its arms")
     parser.add_argument("--split", default="test", help="split to measure (default %(default)s)")
     parser.add_argument("--out", type=Path, help="folder for the two report files (default: the workspace)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", help="change a recipe value"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.work is None and not args.table:
+        parser.error("--work is needed")
+    return args
 
 
 if __name__ == "__main__":

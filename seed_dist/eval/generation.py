@@ -37,11 +37,13 @@ class Imagined:
         return Imagined(self.codes[kept], [self.rows[i] for i in kept], min(rows, self.asked))
 
 
-def imagine(language: SeedLanguageModel, captions: Sequence[str], queries: int, block: int) -> Imagined:
-    """Codes for captions; valid is exactly begin-of-image, `queries` codes, end-of-image, with nothing forced."""
+def imagine(
+    language: SeedLanguageModel, captions: Sequence[str], queries: int, block: int, force_image: bool = False
+) -> Imagined:
+    """Codes for captions; valid is exactly begin-of-image, `queries` codes, end-of-image, unforced unless asked."""
     found: list[list[int] | None] = []
     for start in range(0, len(captions), block):
-        written = language.generate_images(captions[start : start + block], queries)
+        written = language.generate_images(captions[start : start + block], queries, force_image)
         found += [language.valid_codes(row, queries) for row in written]
     rows = [i for i, codes in enumerate(found) if codes is not None]
     codes = torch.tensor([codes for codes in found if codes is not None], dtype=torch.int64).reshape(-1, queries)

@@ -23,15 +23,15 @@ def write_report(folder: Path, results: Results) -> tuple[Path, Path]:
         "failures": [asdict(gap) for gap in results.failures],
     }
     json.dumps(numbers, allow_nan=False)  # a NaN would make the file unreadable elsewhere
-    write_json(folder / JSON_NAME, _rounded(numbers))
+    write_json(folder / JSON_NAME, rounded(numbers))
     write_text(folder / HTML_NAME, render(results))
     return folder / JSON_NAME, folder / HTML_NAME
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Floats to six decimals: digits beyond carry nothing at these sample sizes. Small differences from 0 stay."""
     if isinstance(value, float):
         return round(value, _DIGITS) if abs(value) >= 10**-_DIGITS else value
     if isinstance(value, dict):
-        return {key: _rounded(entry) for key, entry in value.items()}
-    return [_rounded(entry) for entry in value] if isinstance(value, list) else value
+        return {key: rounded(entry) for key, entry in value.items()}
+    return [rounded(entry) for entry in value] if isinstance(value, list) else value

@@ -97,7 +97,7 @@ class Workspace:
     def language(self) -> SeedLanguageModel:
         from seed_dist.models.language import SeedLanguageModel
 
-        folder, recipe, codes = self.export("lora"), self.recipe, self.tokenizer.quantizer.config.size
+        folder, recipe, codes = self.export("lora"), self.recipe, self.recipe.codebook.size
         # On a GPU in half precision, as it was trained; a 7B model in fp32 would not leave room for anything else.
         dtype = dtype_of(precision_on(self.device, "auto"))
         reference = recipe.backbones.language_model
@@ -146,9 +146,13 @@ class Workspace:
 
     def mean_of(self, target: str) -> Tensor:
         """Mean sample of a feature set over evenly spaced samples of the training split, in float64."""
+        return self.some_training_samples(target).double().mean(0)
+
+    def some_training_samples(self, target: str) -> Tensor:
+        """Features of evenly spaced samples of the training split."""
         train = Split(self, "train")
         rows = np.unique(np.linspace(0, len(train) - 1, min(_MEAN_SAMPLES, len(train))).astype(np.int64))
-        return train.read(target, rows).double().mean(0)
+        return train.read(target, rows)
 
 
 def _count(model: nn.Module) -> int:

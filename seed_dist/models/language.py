@@ -24,6 +24,7 @@ from seed_dist.assets import resolve
 from seed_dist.config import LoraConfig
 from seed_dist.errors import ConfigError, DataError, MismatchError
 from seed_dist.fsio import write_json
+from seed_dist.models.code_order import as_encoded, as_written
 from seed_dist.models.documents import IGNORE, Document, batch_of, packed, separate_attention
 from seed_dist.models.generation import Decoding, WholeImages, generate
 from seed_dist.models.image_tokens import ImageTokens
@@ -34,6 +35,9 @@ DESCRIPTION, TOKENS = "seed_language_model.json", "rows.safetensors"
 
 class SeedLanguageModel(nn.Module):
     """A causal language model (OPT or LLaMA family) over words and `codes` image codes.
+
+    Codes are given and returned by position, as the tokenizer makes them; within documents they stand in
+    `lora.code_order`.
 
     `reference` names a transformers folder; it is read in `dtype`. `codebook` float [codes, c] is needed where
     `lora.image_embedding` is `codebook`. Raises ConfigError for a base that does not fit its tokenizer or `lora`.
@@ -130,8 +134,9 @@ class SeedLanguageModel(nn.Module):
         return cast("list[int]", self.tokenizer.encode(text, add_special_tokens=False))
 
     def image(self, codes: Sequence[int]) -> list[int]:
-        """Token ids of an image: its codes between the two marks."""
-        return [self.begin_image, *(self.first_code + code for code in codes), self.end_image]
+        """Token ids of an image: its codes, in the order in which they are written, between the two marks."""
+        written = as_written(torch.tensor(codes), self.lora.code_order).tolist()
+        return [self.begin_image, *(self.first_code + code for code in written), self.end_image]
 
     def text(self, ids: Sequence[int]) -> str:
         """The words among token ids; images, special tokens and ids that the tokenizer does not have are left out."""
@@ -166,7 +171,9 @@ class SeedLanguageModel(nn.Module):
         if len(row) != queries + 2 or row[0] != self.begin_image or row[-1] != self.end_image:
             return None
         codes = [token - self.first_code for token in row[1:-1]]
-        return codes if all(0 <= code < self.codes for code in codes) else None
+        if not all(0 <= code < self.codes for code in codes):
+            return None
+        return as_encoded(torch.tensor(codes), self.lora.code_order).tolist()
 
     def save_pretrained(self, folder: Path, provenance: dict[str, Any]) -> None:
         """The adapter in peft's format, the new tokens and what they belong to; never the base."""

@@ -90,6 +90,8 @@ class SeedQuantizer(nn.Module):
         self.decode_mlp = nn.Sequential(nn.Linear(code_width, code_width), nn.Tanh(), nn.Linear(code_width, width))
         self.reconstruction = Decoder(queries, width, config.decoder_layers, config.decoder_heads)
         self.image = Decoder(queries, width, config.decoder_layers, config.decoder_heads)
+        # In the place of codes that the decoders do not see. The published objective shows them all and has none.
+        self.absent = nn.Parameter(torch.zeros(width)) if config.prefix_masking > 0 else None
         if config.head == "mlp":
             self.head: nn.Module = _mlp_head(config, queries, width)
         else:
@@ -100,10 +102,16 @@ class SeedQuantizer(nn.Module):
         """The quantizer that fits a Causal Q-Former; a reverse head gets its feed-forward width and dropout."""
         return cls(config, qformer.queries, qformer.width, qformer.mlp_width, qformer.dropout)
 
-    def forward(self, causal: Tensor) -> SeedOutput:
-        """Causal embeddings [B, Q, W] -> what the stage's loss needs."""
+    def forward(self, causal: Tensor, kept: Tensor | None = None) -> SeedOutput:
+        """Causal embeddings [B, Q, W] -> what the stage's loss needs.
+
+        `kept` int64 [B]: the decoders of sample b see its first kept[b] codes only (extension, `prefix_masking`).
+        """
         quantized = self.quantize(causal)
         decoded = self.decode_vectors(quantized.vectors)
+        if kept is not None:
+            assert self.absent is not None, "only a model with prefix_masking has learned what stands for absent codes"
+            decoded = first_codes(decoded, kept, self.absent)
         return SeedOutput(quantized, self.reconstruct(decoded), self.generation_embedding(decoded))
 
     @torch.no_grad()
@@ -164,6 +172,12 @@ class SeedQuantizer(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.encode[0].weight.dtype  # type: ignore[return-value]
+
+
+def first_codes(decoded: Tensor, kept: Tensor, absent: Tensor) -> Tensor:
+    """Decoded embeddings [B, Q, W] with `absent`, [W] or [Q, W], from position kept[b] on; `kept` int64 [B]."""
+    is_kept = torch.arange(decoded.shape[1], device=decoded.device) < kept[:, None]
+    return torch.where(is_kept.unsqueeze(-1), decoded, absent.to(decoded.dtype))
 
 
 def _mlp_head(config: CodebookConfig, queries: int, width: int) -> MlpHead:

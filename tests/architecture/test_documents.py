@@ -102,6 +102,8 @@ def test_modules_and_options_exist() -> None:
         "seed_dist.train",
         "seed_dist.eval",
         "seed_dist.demo",
+        "seed_dist.studies",
+        "seed_dist.studies.pixels",
         "seed_dist.convert",
         "seed_dist.assets",
         "seed_dist.tokenize",

@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dist",),
     ("convert", "encode", "eval", "ops", "tokenize", "train"),
     ("demo",),
+    ("studies",),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 WITHOUT_TORCH = 4  # levels below this one: --help, configuration checks and login-node commands start at once

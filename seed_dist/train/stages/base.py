@@ -18,9 +18,9 @@ from seed_dist.data.reader import Buffers
 from seed_dist.dist.comm import Comm, on_main
 from seed_dist.dist.engine import Engine
 from seed_dist.errors import MismatchError
+from seed_dist.models.coder import Coder
 from seed_dist.models.model_files import module_fingerprint
 from seed_dist.models.qformer import CausalQFormer
-from seed_dist.models.tokenizer import SeedQuantizer
 from seed_dist.train.data import StageData
 from seed_dist.train.state import coins, derived_seed
 
@@ -102,7 +102,7 @@ def warn_of_unknown_words(share: float, reference: str, comm: Comm) -> None:
         on_main(comm, lambda: _LOG.warning("%s", text))
 
 
-def check_made_by(model: CausalQFormer | SeedQuantizer, data: StageData, target: str) -> None:
+def check_made_by(model: CausalQFormer | Coder, data: StageData, target: str) -> None:
     """MismatchError unless the features `target` were made by this exported model: after a new training of the stage
     before, features of the old weights must not be mixed with the new export."""
     expected = module_fingerprint(model, dataclasses.asdict(model.config))

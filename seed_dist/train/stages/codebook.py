@@ -23,6 +23,7 @@ from seed_dist.models.tokenizer import CODEBOOK_PARAMETER, SeedQuantizer
 from seed_dist.order import permute
 from seed_dist.train.data import StageData
 from seed_dist.train.stages.base import Ids, Stage, check_made_by
+from seed_dist.train.state import coins, derived_seed
 
 _KMEANS_VECTORS_PER_CODE = 32
 _REVIVAL_CANDIDATES = 2048  # vectors that each rank offers at most
@@ -49,7 +50,7 @@ class CodebookStage(Stage):
         return self.recipe.codebook_training.validation_samples
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        output = self.model(batch["causal"])
+        output = self.model(batch["causal"], batch.get("kept"))
         losses = codebook_losses(output, batch["causal"], batch["target"], self.recipe.codebook)
         self._codes.append(output.quantized.codes.detach())
         self._causal = batch["causal"]
@@ -59,7 +60,8 @@ class CodebookStage(Stage):
 
     def make_batch(self, ids: Ids, step: int, out: Buffers | None = None) -> dict[str, Tensor]:
         features = self.data.train.read(ids, out)
-        return {"causal": torch.from_numpy(features["causal"]), "target": torch.from_numpy(features[self._target])}
+        batch = {"causal": torch.from_numpy(features["causal"]), "target": torch.from_numpy(features[self._target])}
+        return {**batch, **self._kept(ids, step)}
 
     def prepare(self) -> None:
         """Encode MLP from a whitening, codebook from k-means, if the recipe says so; equal on all ranks."""
@@ -136,6 +138,15 @@ class CodebookStage(Stage):
             "generation": codebook.generation_loss_weight,
         }
         return {f"{name}_weighted": losses[name].detach().float() * weight for name, weight in weights.items()}
+
+    def _kept(self, ids: Ids, step: int) -> dict[str, Tensor]:
+        """`kept` int64 [B]: how many codes each sample's decoders see. Nothing where all see all, as published."""
+        share, queries = self.recipe.codebook.prefix_masking, self.recipe.qformer.queries
+        if share == 0:
+            return {}
+        is_masked = coins(ids, derived_seed(self.recipe.seed, "prefix masked", step)) < share
+        drawn = 1 + np.floor(coins(ids, derived_seed(self.recipe.seed, "prefix length", step)) * queries)
+        return {"kept": torch.from_numpy(np.where(is_masked, drawn, queries).astype(np.int64))}
 
     @torch.no_grad()
     def _revival_candidates(self) -> Tensor:

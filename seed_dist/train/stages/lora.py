@@ -16,9 +16,9 @@ from seed_dist.dist.comm import Comm
 from seed_dist.dist.precision import dtype_of, precision_on
 from seed_dist.errors import ConfigError, MismatchError
 from seed_dist.models.captions import unknown_share
+from seed_dist.models.coder import load_coder
 from seed_dist.models.documents import IGNORE
 from seed_dist.models.language import SeedLanguageModel
-from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.train.data import StageData
 from seed_dist.train.stages.base import CAPTIONS_LOOKED_AT, Ids, Stage, check_made_by, warn_of_unknown_words
 from seed_dist.train.state import coins, derived_seed
@@ -33,11 +33,11 @@ class LoraStage(Stage):
         super().__init__(recipe, data, comm)
         self._tokenizer_export = tokenizer_export
         _check(recipe, data)
-        quantizer = SeedTokenizer.from_pretrained(tokenizer_export).quantizer
-        check_made_by(quantizer, data, "codes")
+        coder = load_coder(tokenizer_export)
+        check_made_by(coder, data, "codes")
         # The frozen base in the precision that the engine trains in: a 7B model in fp32 fills a GPU by itself.
         dtype = dtype_of(precision_on(comm.device, recipe.engine.precision))
-        language, codebook = recipe.backbones.language_model, quantizer.quantizer.code_vectors()
+        language, codebook = recipe.backbones.language_model, coder.quantizer.code_vectors()
         self.model = SeedLanguageModel(language, recipe.codebook.size, recipe.lora, codebook, dtype=dtype)
         _check_positions(recipe, self.model)
         unknown = unknown_share(self.model.tokenizer, data.train.captions[:CAPTIONS_LOOKED_AT])
@@ -64,8 +64,8 @@ class LoraStage(Stage):
     def prepare(self) -> None:
         """The code rows start from the codebook's vectors, if the recipe asks for it."""
         if self.recipe.lora.rows_from_codebook:
-            tokenizer = SeedTokenizer.from_pretrained(self._tokenizer_export)
-            self.model.image_tokens.start_rows_from(tokenizer.quantizer.quantizer.code_vectors(), self.recipe.seed)
+            coder = load_coder(self._tokenizer_export)
+            self.model.image_tokens.start_rows_from(coder.quantizer.code_vectors(), self.recipe.seed)
 
     def validate(self) -> dict[str, float]:
         """Cross-entropy per scored token in both directions."""

@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from seed_dist.cli import run_command
+from seed_dist.config import BackboneConfig, CodebookConfig
 from seed_dist.convert.__main__ import main
 from seed_dist.convert.carried import CARRIED_NAME
 from seed_dist.models.pretrained import SeedTokenizer
+from seed_dist.models.qformer import CausalQFormer
+from seed_dist.models.tokenizer import SeedQuantizer
 from tests.unit.convert import published
 from tests.unit.convert.published import saved, tensors_of
 
@@ -212,6 +215,17 @@ def test_other_folders_and_damaged_ones(convert, tmp_path):
     refused(convert, ["export", "x.pt"], 3, CARRIED_NAME, "cannot be read")
     (tmp_path / "export" / "config.json").write_text('{"model_type": "bert"}')
     refused(convert, ["export", "x.pt"], 4, "model_type of export is 'bert'", "seed_tokenizer")
+
+
+def test_a_tokenizer_of_the_prefix_extension_has_no_published_form(convert, tmp_path):
+    config = CodebookConfig(head="mlp", prefix_masking=0.5, **published.CODEBOOK)
+    quantizer = SeedQuantizer.for_qformer(config, published.QFORMER)
+    model = SeedTokenizer(CausalQFormer(published.QFORMER, text_path=False), quantizer, BackboneConfig())
+    model.save_pretrained(tmp_path / "export")
+    assert torch.equal(
+        SeedTokenizer.from_pretrained(tmp_path / "export").quantizer.absent, torch.zeros(published.WIDTH)
+    )
+    refused(convert, ["export", "x.pt"], 4, "codebook.prefix_masking of export is 0.5")
 
 
 def test_a_full_disk_leaves_nothing(convert, tmp_path, monkeypatch):

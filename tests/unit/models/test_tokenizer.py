@@ -8,7 +8,7 @@ import torch
 from seed_dist.config import CodebookConfig, QFormerConfig
 from seed_dist.errors import ConfigError
 from seed_dist.losses import codebook_losses
-from seed_dist.models.tokenizer import CODEBOOK_PARAMETER, STATISTICS_PREFIX, MlpHead, SeedQuantizer
+from seed_dist.models.tokenizer import CODEBOOK_PARAMETER, STATISTICS_PREFIX, MlpHead, SeedQuantizer, first_codes
 
 SIZES = {"size": 20, "width": 6, "decoder_layers": 2, "decoder_heads": 2, "head_layers": 3, "generation_width": 9}
 VARIANTS = [
@@ -101,3 +101,34 @@ def test_half_precision_decides_codes_in_float32():
     assert z.dtype == torch.float32
     table = model.quantizer.embedding.weight.double()
     assert torch.equal(codes, (z.double()[:, :, None] - table).square().sum(-1).argmin(-1))
+
+
+def test_without_prefix_masking_there_is_nothing_more_and_with_it_one_vector():
+    """The published model is not even drawn differently: all other weights of both are equal."""
+    plain, masked = build(), build(prefix_masking=0.5)
+    assert masked.state_dict().keys() - plain.state_dict().keys() == {"absent"}
+    assert all(torch.equal(value, masked.state_dict()[name]) for name, value in plain.state_dict().items())
+    with pytest.raises(AssertionError):
+        plain(causal(), torch.full((4,), 3))
+
+
+def test_decoders_that_see_all_codes_see_what_they_always_saw():
+    model = build(prefix_masking=0.5)
+    torch.nn.init.normal_(model.absent)
+    every, plain = model(causal(), torch.full((4,), 5)), model(causal())
+    assert torch.equal(every.reconstructed, plain.reconstructed)
+    assert torch.equal(every.generation, plain.generation)
+
+
+def test_codes_from_the_cut_on_cannot_be_seen_by_the_decoders():
+    model = build(prefix_masking=0.5)
+    decoded, kept = torch.randn(4, 5, 16), torch.tensor([1, 2, 4, 5])
+    other = decoded.clone()
+    for row, first in enumerate(kept.tolist()):
+        other[row, first:] = torch.randn(5 - first, 16)
+    seen, again = (first_codes(values, kept, model.absent) for values in (decoded, other))
+    assert torch.equal(seen, again)
+    assert torch.equal(seen[1, :2], decoded[1, :2])
+    assert torch.equal(seen[1, 2:], model.absent.expand(3, -1))
+    codebook_losses(model(causal(), kept), causal(), torch.randn(4, 9), model.config)["loss"].backward()
+    assert model.absent.grad.abs().max() > 0

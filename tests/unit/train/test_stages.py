@@ -126,6 +126,21 @@ def test_a_step_that_was_not_applied_counts_no_codes(tiny: tuple[Path, tuple[str
     assert 0 < stage.running_metrics()["codes_used_fraction"] <= 1
 
 
+def test_prefixes_are_drawn_per_sample_and_only_where_asked_for(tiny: tuple[Path, tuple[str, ...]]) -> None:
+    plain, masked = _stage(tiny, "codebook"), _stage(tiny, "codebook", "codebook.prefix_masking=0.5")
+    assert set(plain.make_batch(IDS, 0)) == {"causal", "target"}
+    ids = np.arange(40)
+    kept = torch.stack([masked.make_batch(ids, step)["kept"] for step in range(30)])
+    assert torch.equal(masked.make_batch(ids[5:9], 2)["kept"], kept[2, 5:9])  # whichever rank a sample is on
+    shares = torch.bincount(kept.flatten(), minlength=5)[1:] / kept.numel()
+    assert torch.allclose(shares, torch.tensor([0.125, 0.125, 0.125, 0.625]), atol=0.05)  # half see all four codes
+    batch = {
+        key: value.float() if value.is_floating_point() else value for key, value in plain.make_batch(IDS, 0).items()
+    }
+    masked.load_state_dict(plain.state_dict(), strict=False)
+    assert torch.equal(plain(batch)[0], masked({**batch, "kept": torch.full((4,), 4)})[0])
+
+
 def test_both_directions_are_trained_and_a_sample_changes_its_direction(tiny: tuple[Path, tuple[str, ...]]) -> None:
     stage: LoraStage = _stage(tiny, "lora")
     ids = np.arange(40)
