@@ -2,6 +2,7 @@
 
     FOLDER/.progress/plan.json           what is being made; a run with another plan is refused
     FOLDER/.progress/shard-000000.json   this shard is finished: its manifest entry, index rows and rejects
+    FOLDER/.progress/leases/             who works on which shard, where several processes may
     FOLDER/manifest.json                 the set is finished; written last, then .progress is removed
 
 A shard counts only when its record exists, and the record is written after the shard was flushed and renamed. So a
@@ -25,7 +26,7 @@ from seed_dist.data.index import DIGESTS, INDEX_NAME, IndexRow, write_index
 from seed_dist.data.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, write_manifest
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.faults import fault_point
-from seed_dist.fsio import PARTIAL_SUFFIX, atomic_file, write_json
+from seed_dist.fsio import PARTIAL_SUFFIX, atomic_file, create_once, write_json
 
 REJECTS_NAME = "rejects.parquet"
 _PROGRESS = ".progress"
@@ -61,12 +62,17 @@ class Plan:
 
 
 class Assembly:
-    """The making of one set in `folder`. The caller holds the folder's lock."""
+    """The making of one set in `folder`, by one process or by several with the same plan that share the shards."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         # Through JSON, because that is how an earlier run's plan comes back: tuples are lists there.
         self.folder, self.plan = folder, Plan(**json.loads(json.dumps(asdict(plan))))
         self._progress = folder / _PROGRESS
+
+    @property
+    def leases_folder(self) -> Path:
+        """Where processes that make this set together keep their leases; gone once it is finished."""
+        return self._progress / "leases"
 
     def begin(self) -> Manifest | None:
         """Prepare the folder; the value is the manifest when the set is finished already under the same plan.
@@ -80,15 +86,30 @@ class Assembly:
             require_files(self.folder, manifest)
             shutil.rmtree(self._progress, ignore_errors=True)
             return manifest
-        for leftover in self.folder.rglob(f"*{PARTIAL_SUFFIX}"):
-            leftover.unlink()
         plan_file = self._progress / "plan.json"
-        if plan_file.exists():
-            self._compare(Plan(**json.loads(plan_file.read_bytes())))
-        else:
+        if not plan_file.exists():
             self._refuse_foreign_files()
-            write_json(plan_file, asdict(self.plan))
+            self._progress.mkdir(parents=True, exist_ok=True)
+            create_once(plan_file, json.dumps(asdict(self.plan), indent=2, sort_keys=True).encode())
+        self._compare(Plan(**json.loads(plan_file.read_bytes())))
         return None
+
+    def discard_partials(self, shard: str = "") -> None:
+        """Remove what writers left unfinished, of one shard or of all. Nobody else may be writing it."""
+        for leftover in self.folder.rglob(f"{shard}*{PARTIAL_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+
+    def is_finished(self) -> bool:
+        """Whether a process, this or another, has committed the set."""
+        return (self.folder / MANIFEST_NAME).exists()
+
+    def withdraw(self, shard: str) -> None:
+        """Take back that a shard is finished."""
+        self._record_path(shard).unlink(missing_ok=True)
+
+    def announced(self) -> set[str]:
+        """Names of the shards that are finished so far."""
+        return {f"{path.stem}.tar" for path in self._progress.glob("shard-*.json")}
 
     def finished(self, shard: str) -> ShardRecord | None:
         """The record of a shard that an earlier run finished; None where it must be made."""
@@ -131,7 +152,8 @@ class Assembly:
         manifest = Manifest(self.plan.kind, samples, entries, self.plan.parents, details)
         write_manifest(self.folder, manifest)
         fault_point("assembly.manifest_written", 0, len(full))
-        shutil.rmtree(self._progress)
+        self.discard_partials()
+        shutil.rmtree(self._progress, ignore_errors=True)
         return manifest
 
     def _record_path(self, shard: str) -> Path:
@@ -156,7 +178,7 @@ class Assembly:
         foreign = sorted(
             path.name
             for path in self.folder.iterdir()
-            if not (path.name.startswith(".") or path.name in _OWN_FILES or path.match("shard-*.tar"))
+            if not (path.name.startswith(".") or path.name.startswith(_OWN_FILES) or path.match("shard-*.tar*"))
         )
         if foreign:
             raise DataError(

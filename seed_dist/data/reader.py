@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from PIL import Image
 
 from seed_dist.data.codec import decode_image
 from seed_dist.data.index import DIGESTS
-from seed_dist.data.manifest import MANIFEST_NAME, Manifest, load_manifest
+from seed_dist.data.manifest import MANIFEST_NAME, QUARANTINED, Manifest, load_manifest
+from seed_dist.data.precision import decoded, stored_layout
 from seed_dist.data.shard_files import ShardFiles, by_place
+from seed_dist.data.views import VIEWED, view_name
 from seed_dist.data.writer import npy_header
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.fsio import fingerprint
@@ -66,24 +69,32 @@ class ImageShards(_ShardSet):
 
 
 class FeatureShards(_ShardSet):
-    """A finished set of arrays, all of one dtype and shape. DataError where it is not intact."""
+    """A finished set of arrays, all of one dtype and shape. DataError where it is not intact.
+
+    `quarantined` are the rows whose sample the encoder could not encode: zeros stand there.
+    """
 
     kind = "features"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.dtype = np.dtype(str(self.manifest.details["dtype"]))
-        self.shape: tuple[int, ...] = tuple(self.manifest.details["shape"])
-        self._value_bytes = self.dtype.itemsize * int(np.prod(self.shape, dtype=np.int64))
+        self.dtype = str(self.manifest.details["dtype"])
+        self._stored, self.shape = stored_layout(self.dtype, tuple(self.manifest.details["shape"]))
+        self.quarantined: frozenset[int] = frozenset(self.manifest.details.get(QUARANTINED, ()))
+        self._value_bytes = self._stored.itemsize * int(np.prod(self.shape, dtype=np.int64))
         sizes = self._files.index.size
         self._header_bytes = (
-            int(sizes[0]) - self._value_bytes if len(sizes) else len(npy_header(self.dtype, self.shape))
+            int(sizes[0]) - self._value_bytes if len(sizes) else len(npy_header(self._stored, self.shape))
         )
         self._check_header()
 
     def read(self, ids: Rows) -> npt.NDArray[Any]:
-        """Samples `ids` [B] as [B, *shape] in the stored dtype, in the order asked for."""
-        out = np.empty((len(ids), *self.shape), dtype=self.dtype)
+        """Samples `ids` [B] as [B, ...] in the order asked for: bfloat16 and int8 as fp32, others as stored."""
+        return decoded(self.read_stored(ids), self.dtype)
+
+    def read_stored(self, ids: Rows) -> npt.NDArray[Any]:
+        """Samples `ids` [B] in the layout of `seed_dist.data.precision`."""
+        out = np.empty((len(ids), *self.shape), dtype=self._stored)
         flat = out.view(np.uint8).reshape(len(ids), self._value_bytes)
         header = bytearray(self._header_bytes)
         for i in by_place(ids):
@@ -101,44 +112,68 @@ class FeatureShards(_ShardSet):
         except ValueError as error:
             raise DataError(f"{self._files.place(0)} is no array: {error}. Make {self.folder} again.") from error
         found = (str(dtype), tuple(shape), first.tell(), bool((sizes == sizes[0]).all()))
-        if found != (str(self.dtype), self.shape, self._header_bytes, True):
+        if found != (str(self._stored), self.shape, self._header_bytes, True):
             raise DataError(
-                f"{self._files.place(0)} holds {dtype} {shape}, but the manifest says {self.dtype} {self.shape} for "
+                f"{self._files.place(0)} holds {dtype} {shape}, but the manifest says {self._stored} {self.shape} for "
                 f"every sample. Delete {self.folder} and make it again."
             )
 
 
 class PairedFeatures:
-    """Feature sets of one split side by side: sample `i` of each is made from the same image and caption."""
+    """Feature sets of one split side by side: sample `i` of each is made from the same image and caption.
 
-    def __init__(self, work: Path, split: str, targets: Sequence[str]) -> None:
+    Samples that some set could not encode are not among them. With `views`, each target has so many sets, one of each
+    view (`seed_dist.data.views`); `sets` has all of them by name.
+    """
+
+    def __init__(self, work: Path, split: str, targets: Sequence[str], views: int = 1) -> None:
         """Raises DataError where a set is not finished, MismatchError where two do not belong together."""
         assert targets, "no targets"
-        self.sets = {target: FeatureShards(work / "features" / target / split) for target in targets}
+        self._targets = targets
+        names = dict.fromkeys(view_name(target, view) for view in range(views) for target in targets)
+        self.sets = {name: FeatureShards(work / "features" / name / split) for name in names}
         self._first = self.sets[targets[0]]
         for other in self.sets.values():
             _require_same_samples(self._first, other)
+        for view in range(views):
+            _require_same_crop([self.sets[view_name(target, view)] for target in targets if target in VIEWED])
         _require_current_images(work / "images" / split, self._first)
+        left_out = frozenset().union(*(shards.quarantined for shards in self.sets.values()))
+        self._rows = np.array([row for row in range(len(self._first)) if row not in left_out]) if left_out else None
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits of all sets together."""
-        return fingerprint({target: shards.manifest.fingerprint for target, shards in self.sets.items()})
+        return fingerprint({name: shards.manifest.fingerprint for name, shards in self.sets.items()})
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(self._first) if self._rows is None else len(self._rows)
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
-        return self._first.keys
+        return self._kept(self._first.keys)
 
-    @property
+    @cached_property
     def captions(self) -> list[str]:
-        return self._first.captions
+        return self._kept(self._first.captions)
 
-    def read(self, ids: Rows) -> dict[str, npt.NDArray[Any]]:
-        """Samples `ids` [B] of every target as {target: [B, *shape]} in the stored dtypes."""
-        return {target: shards.read(ids) for target, shards in self.sets.items()}
+    def read(self, ids: Rows, views: npt.NDArray[np.int64] | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Samples `ids` [B] of every target as {target: [B, *shape]}: view 0, or views [B] of them."""
+        rows = ids if self._rows is None else self._rows[ids]
+        if views is None:
+            return {target: self.sets[target].read(rows) for target in self._targets}
+        return {target: self._read_views(target, rows, views) for target in self._targets}
+
+    def _read_views(self, target: str, rows: Rows, views: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        parts = {view: self.sets[view_name(target, int(view))].read(rows[views == view]) for view in np.unique(views)}
+        first = next(iter(parts.values()))
+        out = np.empty((len(rows), *first.shape[1:]), first.dtype)
+        for view, part in parts.items():
+            out[views == view] = part
+        return out
+
+    def _kept(self, values: list[str]) -> list[str]:
+        return values if self._rows is None else [values[row] for row in self._rows]
 
 
 def _require_same_samples(first: FeatureShards, other: FeatureShards) -> None:
@@ -153,6 +188,19 @@ def _require_same_samples(first: FeatureShards, other: FeatureShards) -> None:
                 found,
                 expected,
                 f"That is what {first.folder} has. Delete the older of the two and run data_prep/encode.py again.",
+            )
+
+
+def _require_same_crop(sets: Sequence[FeatureShards]) -> None:
+    """Of one view, all targets must show the same part of the picture."""
+    for other in sets[1:]:
+        found, expected = (shards.manifest.details.get("view") for shards in (other, sets[0]))
+        if found != expected:
+            raise MismatchError(
+                f"view in {other.folder}",
+                found,
+                expected,
+                f"That is what {sets[0].folder} has. Delete one of them and run data_prep/encode.py again.",
             )
 
 

@@ -65,6 +65,7 @@ def shard_source(source: Path, out: Path, options: ShardOptions) -> ShardOutcome
         finished = assembly.begin()
         if finished is not None:
             return ShardOutcome(finished, True)
+        assembly.discard_partials()
         records = _make_shards(assembly, _tasks(listing, source_root(source).resolve(), out, options), options)
         rejected = assembly.write_rejects(records)
         if not any(record.entry.samples for record in records):

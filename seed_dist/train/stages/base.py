@@ -21,6 +21,7 @@ from seed_dist.models.model_files import module_fingerprint
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import SeedQuantizer
 from seed_dist.train.data import StageData
+from seed_dist.train.state import coins, derived_seed
 
 Ids = npt.NDArray[np.int64]
 CAPTIONS_LOOKED_AT = 1000  # for words that the tokenizer does not know
@@ -69,6 +70,13 @@ class Stage(nn.Module, ABC):
         """Further figures for the journal, equal on all ranks; only called when a step is logged."""
         return {}
 
+    def read_view(self, ids: Ids, step: int) -> dict[str, npt.NDArray[Any]]:
+        """Training samples, of each the view that (seed, id, step) draws; all targets of a sample in the same view."""
+        if self.recipe.views == 1:
+            return self.data.train.read(ids)
+        drawn = coins(ids, derived_seed(self.recipe.seed, "view", step)) * self.recipe.views
+        return self.data.train.read(ids, drawn.astype(np.int64))
+
     def own_validation_ids(self) -> Ids:
         """This rank's part of the validation samples."""
         count = min(len(self.data.val), self.validation_samples)
@@ -94,7 +102,8 @@ def check_made_by(model: CausalQFormer | SeedQuantizer, data: StageData, target:
     """MismatchError unless the features `target` were made by this exported model: after a new training of the stage
     before, features of the old weights must not be mixed with the new export."""
     expected = module_fingerprint(model, dataclasses.asdict(model.config))
-    for features in (data.train.sets[target], data.val.sets[target]):
+    made = [shards for name, shards in data.train.sets.items() if name.partition(".")[0] == target]
+    for features in (*made, data.val.sets[target]):
         found = features.manifest.details["weights_sha256"]
         if found != expected:
             raise MismatchError(

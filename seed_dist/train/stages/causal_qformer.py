@@ -61,7 +61,7 @@ class CausalQFormerStage(Stage):
 
     def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
         captions = [self.data.train.captions[i] for i in ids]
-        patches = self.data.train.read(ids)["patches"]
+        patches = self.read_view(ids, step)["patches"]
         if not self.recipe.qformer.exchanged_negatives:
             return self._batch(patches, captions)
         wholes = coins(ids, derived_seed(self.recipe.seed, "exchange", step)) < 0.5

@@ -57,7 +57,7 @@ class CodebookStage(Stage):
         )
 
     def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
-        features = self.data.train.read(ids)
+        features = self.read_view(ids, step)
         return {"causal": torch.from_numpy(features["causal"]), "target": torch.from_numpy(features[self._target])}
 
     def prepare(self) -> None:
