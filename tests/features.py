@@ -17,23 +17,37 @@ from seed_dist.data.writer import npy_header, open_shard
 
 
 def write_features(
-    work: Path, split: str, target: str, values: npt.NDArray[Any], captions: Sequence[str], weights: str = "none"
-) -> None:
-    """WORK/features/{target}/{split}: one shard of `values` [N, ...] with N captions, made by weights of that name."""
+    work: Path,
+    split: str,
+    target: str,
+    values: npt.NDArray[Any],
+    captions: Sequence[str],
+    weights: str = "none",
+    per_shard: int = 1 << 30,
+) -> Path:
+    """WORK/features/{target}/{split}: shards of `values` [N, ...] with N captions, made by weights of that name; the
+    value is the folder.
+    """
     folder = work / "features" / target / split
     folder.mkdir(parents=True)
-    name = "shard-000000.tar"
-    header, rows = npy_header(values.dtype, values.shape[1:]), []
-    with open_shard(folder / name) as shard:
-        for i, (value, caption) in enumerate(zip(values, captions, strict=True)):
-            payload = header + np.ascontiguousarray(value).tobytes()
-            place = shard.add(f"{i:08d}.npy", payload)
-            rows.append(IndexRow(f"{i:08d}", place.offset, place.size, zlib.crc32(payload), caption, "npy"))
-    digests = write_index(folder, [(name, rows)])
+    header, entries, shards = npy_header(values.dtype, values.shape[1:]), [], []
+    for start in range(0, len(values), per_shard):
+        name, rows = f"shard-{len(shards):06d}.tar", []
+        with open_shard(folder / name) as shard:
+            for i in range(start, min(start + per_shard, len(values))):
+                payload = header + np.ascontiguousarray(values[i]).tobytes()
+                place = shard.add(f"{i:08d}.npy", payload)
+                row = IndexRow(f"{i:08d}", place.offset, place.size, zlib.crc32(payload), captions[i], "npy")
+                rows.append(row)
+        entries.append(shard.entry(len(rows)))
+        shards.append((name, rows))
+    digests = write_index(folder, shards)
     shape = list(values.shape[1:])
     details = {"dtype": str(values.dtype), "shape": shape, "weights_sha256": weights, DIGESTS: digests}
-    entry = shard.entry(len(values))
-    write_manifest(folder, Manifest("features", len(values), (entry,), {"images": f"test images {split}"}, details))
+    write_manifest(
+        folder, Manifest("features", len(values), tuple(entries), {"images": f"test images {split}"}, details)
+    )
+    return folder
 
 
 # A recipe for these features: everything as small as it gets, deterministic codes that need reviving.

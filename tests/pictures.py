@@ -15,6 +15,37 @@ def picture(seed, kind="PNG", size=(12, 10), mode="RGB", **options):
     return buffer.getvalue()
 
 
+def odd_pictures():
+    """{file name: bytes} of every kind of picture for which converting to RGB alone would not do."""
+
+    def encoded(image, kind, **options):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned right by 90 degrees
+    colour = [Image.open(io.BytesIO(picture(seed, size=(16, 11)))) for seed in range(4)]
+    clear = colour[0].convert("RGBA")
+    clear.putalpha(Image.linear_gradient("L").resize(clear.size))
+    deep = Image.fromarray((np.arange(16 * 11, dtype=np.uint16) * 370).reshape(11, 16))
+    return {
+        "turned.jpg": encoded(colour[1], "JPEG", exif=exif),
+        "grey.png": encoded(colour[2].convert("L"), "PNG"),
+        "grey_clear.png": encoded(clear.convert("LA"), "PNG"),
+        "clear.png": encoded(clear, "PNG"),
+        "clear.webp": encoded(clear, "WEBP", lossless=True),
+        "palette_clear.png": encoded(clear.quantize(16), "PNG"),
+        "deep.png": encoded(deep, "PNG"),
+        "deep.tif": encoded(deep, "TIFF"),
+        "ink.jpg": encoded(colour[3].convert("CMYK"), "JPEG"),
+        "ink.tif": encoded(colour[3].convert("CMYK"), "TIFF"),
+        "bits.png": encoded(colour[0].convert("1"), "PNG"),
+        "moving.gif": encoded(colour[0], "GIF", save_all=True, append_images=colour[1:]),
+        "moving.webp": encoded(colour[0], "WEBP", save_all=True, append_images=colour[1:], lossless=True),
+    }
+
+
 def fill(folder, count, start=0):
     """`count` pairs, jpg and png in turn."""
     folder.mkdir(parents=True, exist_ok=True)

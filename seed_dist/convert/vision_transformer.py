@@ -20,8 +20,8 @@ from seed_dist.convert.checkpoint_file import Checkpoint
 from seed_dist.errors import MismatchError
 from seed_dist.fsio import atomic_file, atomic_folder, sha256_file, write_json
 from seed_dist.models.eva_vision import LAYER_NORM_EPS, MODEL_TYPE
+from seed_dist.models.image_processor import CLIP_MEAN, CLIP_STD, PREPROCESSOR_NAME
 from seed_dist.models.model_files import CONFIG_NAME, WEIGHTS_NAME, listed
-from seed_dist.models.preprocessing import CLIP_MEAN, CLIP_STD, PREPROCESSOR_NAME
 
 # Of EVA-CLIP's 40 blocks BLIP-2 leaves out the last (`depth=39` of create_eva_vit_g).
 BLOCKS = 39

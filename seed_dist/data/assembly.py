@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seed_dist.data.index import DIGESTS, INDEX_NAME, IndexRow, write_index
+from seed_dist.data.index import DIGESTS, INDEX_NAME, IndexRow, read_rows, write_index, write_rows
 from seed_dist.data.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, write_manifest
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.faults import fault_point
-from seed_dist.fsio import PARTIAL_SUFFIX, atomic_file, create_once, write_json
+from seed_dist.fsio import PARTIAL_SUFFIX, create_once, fsync_folder, write_json
 
 REJECTS_NAME = "rejects.parquet"
-_PROGRESS = ".progress"
+PROGRESS = ".progress"
 _OWN_FILES = (INDEX_NAME, REJECTS_NAME)
-_REJECT_SCHEMA = pa.schema([("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
+_REJECT_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail", "shard")])
+MADE_FROM = "made_from"  # the manifest's details: the fingerprints of all parts of the source, in order
+# What may differ where a set follows its source.
+_OF_THE_SOURCE = frozenset({"parents.source", "details.pairs"})
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,15 @@ class Reject:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A finished shard. `entry.samples` may be 0: then every pair was rejected and there is no file."""
+    """A finished shard. `entry.samples` may be 0: then every pair was rejected and there is no file.
+
+    `made_from` is a fingerprint of its part of the source, for sources that grow.
+    """
 
     entry: ShardEntry
     rows: tuple[IndexRow, ...]
     rejects: tuple[Reject, ...] = ()
+    made_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,115 +69,174 @@ class Plan:
 
 
 class Assembly:
-    """The making of one set in `folder`, by one process or by several with the same plan that share the shards."""
+    """The making of one set in `folder`: by one process that holds the folder's lock, or by several with the same plan
+    that share the shards by leases.
+    """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         # Through JSON, because that is how an earlier run's plan comes back: tuples are lists there.
         self.folder, self.plan = folder, Plan(**json.loads(json.dumps(asdict(plan))))
-        self._progress = folder / _PROGRESS
+        self._progress = folder / PROGRESS
 
     @property
     def leases_folder(self) -> Path:
         """Where processes that make this set together keep their leases; gone once it is finished."""
         return self._progress / "leases"
 
-    def begin(self) -> Manifest | None:
+    def begin(self, update: bool = False) -> Manifest | None:
         """Prepare the folder; the value is the manifest when the set is finished already under the same plan.
 
-        Raises MismatchError where the folder holds (part of) a set of another plan, DataError where it holds other
-        files or a finished set has lost a file.
+        With `update` the source may be another than that of an earlier plan: the set is open again, and shards whose
+        part of the source is unchanged stay. Raises MismatchError where the folder holds (part of) a set of another
+        plan, DataError where it holds other files or a finished set has lost a file.
         """
+        may_differ = _OF_THE_SOURCE if update else frozenset()
         if (self.folder / MANIFEST_NAME).exists():
             manifest = load_manifest(self.folder)
-            self._compare(Plan(manifest.kind, manifest.parents, manifest.details))
+            existing = Plan(manifest.kind, manifest.parents, manifest.details)
+            self._compare(existing, may_differ)
             require_files(self.folder, manifest)
-            shutil.rmtree(self._progress, ignore_errors=True)
-            return manifest
+            if not self._differences(existing):
+                shutil.rmtree(self._progress, ignore_errors=True)
+                return manifest
+            self._reopen(manifest)
         plan_file = self._progress / "plan.json"
         if not plan_file.exists():
             self._refuse_foreign_files()
             self._progress.mkdir(parents=True, exist_ok=True)
             create_once(plan_file, json.dumps(asdict(self.plan), indent=2, sort_keys=True).encode())
-        self._compare(Plan(**json.loads(plan_file.read_bytes())))
+        self._compare(Plan(**json.loads(plan_file.read_bytes())), may_differ)
+        if update:
+            write_json(plan_file, asdict(self.plan))
         return None
+
+    def is_finished(self) -> bool:
+        """Whether a process, this or another, has committed the set."""
+        return (self.folder / MANIFEST_NAME).exists()
 
     def discard_partials(self, shard: str = "") -> None:
         """Remove what writers left unfinished, of one shard or of all. Nobody else may be writing it."""
         for leftover in self.folder.rglob(f"{shard}*{PARTIAL_SUFFIX}"):
             leftover.unlink(missing_ok=True)
 
-    def is_finished(self) -> bool:
-        """Whether a process, this or another, has committed the set."""
-        return (self.folder / MANIFEST_NAME).exists()
-
-    def withdraw(self, shard: str) -> None:
-        """Take back that a shard is finished."""
-        self._record_path(shard).unlink(missing_ok=True)
-
-    def announced(self) -> set[str]:
-        """Names of the shards that are finished so far."""
-        return {f"{path.stem}.tar" for path in self._progress.glob("shard-*.json")}
-
-    def finished(self, shard: str) -> ShardRecord | None:
-        """The record of a shard that an earlier run finished; None where it must be made."""
+    def finished(self, shard: str, made_from: str = "") -> ShardRecord | None:
+        """The record of a shard that an earlier run finished from the same part; None where it must be made."""
         try:
-            values = json.loads(self._record_path(shard).read_bytes())
+            record = self._record(shard)
         except FileNotFoundError:
             return None
-        entry = ShardEntry(**values["entry"])
-        path = self.folder / entry.name
-        if entry.samples and (not path.is_file() or path.stat().st_size != entry.size_bytes):
-            return None  # someone removed or cut the file since: make it again
-        rows, rejects = (IndexRow(*row) for row in values["rows"]), (Reject(*row) for row in values["rejects"])
-        return ShardRecord(entry, tuple(rows), tuple(rejects))
+        path = self.folder / record.entry.name
+        is_whole = path.is_file() and path.stat().st_size == record.entry.size_bytes
+        if record.made_from != made_from or (record.entry.samples and not is_whole):
+            return None  # the source changed, or someone removed or cut the file since: make it again
+        return record
 
     def announce(self, record: ShardRecord) -> None:
         """Declare a shard finished; its file is on disk already."""
         value = {
             "entry": asdict(record.entry),
-            "rows": [list(asdict(row).values()) for row in record.rows],
-            "rejects": [list(asdict(reject).values()) for reject in record.rejects],
+            "rows": [list(vars(row).values()) for row in record.rows],
+            "rejects": [list(vars(reject).values()) for reject in record.rejects],
+            MADE_FROM: record.made_from,
         }
         write_json(self._record_path(record.entry.name), value)
 
-    def write_rejects(self, records: Sequence[ShardRecord]) -> Counter[str]:
-        """rejects.parquet of all records; the value counts them by reason."""
-        rejects = [reject for record in records for reject in record.rejects]
-        columns = {name: [getattr(reject, name) for reject in rejects] for name in _REJECT_SCHEMA.names}
-        with atomic_file(self.folder / REJECTS_NAME) as file:
-            pq.write_table(pa.table(columns, schema=_REJECT_SCHEMA), file)
-        return Counter(reject.reason for reject in rejects)
+    def announced(self) -> set[str]:
+        """Names of the shards that are finished so far."""
+        return {f"{path.stem}.tar" for path in self._progress.glob("shard-*.json")}
 
-    def commit(self, records: Sequence[ShardRecord], results: dict[str, Any]) -> Manifest:
-        """Write index and manifest of all shards, in order; `results` joins the plan's details."""
-        full = [record for record in records if record.entry.samples]
-        digests = write_index(self.folder, [(record.entry.name, record.rows) for record in full])
-        fault_point("assembly.index_written", 0, len(full))
-        entries = tuple(record.entry for record in full)
+    def withdraw(self, shard: str) -> None:
+        """Take back that a shard is finished."""
+        self._record_path(shard).unlink(missing_ok=True)
+
+    def records(self, shards: Iterable[str]) -> Iterator[ShardRecord]:
+        """The announced records of these shards, read one by one: all of them together may not fit into memory."""
+        return (self._record(shard) for shard in shards)
+
+    def write_rejects(self, shards: Iterable[str]) -> Counter[str]:
+        """rejects.parquet of announced shards; the value counts them by reason."""
+        counts: Counter[str] = Counter()
+
+        def rows() -> Iterator[dict[str, str]]:
+            for record in self.records(shards):
+                counts.update(reject.reason for reject in record.rejects)
+                yield from ({**vars(reject), "shard": record.entry.name} for reject in record.rejects)
+
+        write_rows(self.folder / REJECTS_NAME, _REJECT_SCHEMA, rows())
+        return counts
+
+    def commit(self, shards: Sequence[str], results: dict[str, Any]) -> Manifest:
+        """Write index and manifest of these announced shards, in order; `results` joins the plan's details."""
+        entries: list[ShardEntry] = []
+
+        def rows() -> Iterator[tuple[str, Sequence[IndexRow]]]:
+            for record in self.records(shards):
+                if record.entry.samples:
+                    entries.append(record.entry)
+                    yield record.entry.name, record.rows
+
+        digests = write_index(self.folder, rows())
+        fault_point("assembly.index_written", 0, len(entries))
+        for path in self.folder.glob("shard-*.tar"):  # of a source that was longer once
+            if path.name not in {entry.name for entry in entries}:
+                path.unlink()
         details = {**self.plan.details, **results, DIGESTS: digests}
         samples = sum(entry.samples for entry in entries)
-        manifest = Manifest(self.plan.kind, samples, entries, self.plan.parents, details)
+        manifest = Manifest(self.plan.kind, samples, tuple(entries), self.plan.parents, details)
         write_manifest(self.folder, manifest)
-        fault_point("assembly.manifest_written", 0, len(full))
+        fault_point("assembly.manifest_written", 0, len(entries))
         self.discard_partials()
-        shutil.rmtree(self._progress, ignore_errors=True)
+        shutil.rmtree(self._progress, ignore_errors=True)  # another worker may look into it yet
         return manifest
+
+    def _reopen(self, manifest: Manifest) -> None:
+        """A finished set is unfinished again, with the same shards. Its manifest goes last: until then it counts."""
+        if not (self.folder / REJECTS_NAME).is_file():
+            raise DataError(
+                f"{self.folder / REJECTS_NAME} is missing. Restore it, or delete {self.folder} to start anew."
+            )
+        rows = read_rows(self.folder, manifest)
+        rejects: dict[str, list[Reject]] = defaultdict(list)
+        for values in pq.read_table(self.folder / REJECTS_NAME).to_pylist():
+            rejects[values.pop("shard")].append(Reject(**values))
+        entries = {entry.name: entry for entry in manifest.shards}
+        for number, made_from in enumerate(manifest.details[MADE_FROM]):
+            name = shard_name(number)
+            entry = entries.get(name, ShardEntry(name, 0, 0, ""))
+            self.announce(ShardRecord(entry, next(rows) if entry.samples else (), tuple(rejects[name]), made_from))
+        write_json(self._progress / "plan.json", asdict(self.plan))
+        (self.folder / MANIFEST_NAME).unlink()
+        fsync_folder(self.folder)
+
+    def _record(self, shard: str) -> ShardRecord:
+        values: dict[str, Any] = json.loads(self._record_path(shard).read_bytes())
+        rows = tuple(_index_row(row) for row in values["rows"])
+        rejects = tuple(Reject(*row) for row in values["rejects"])
+        return ShardRecord(ShardEntry(**values["entry"]), rows, rejects, values[MADE_FROM])
 
     def _record_path(self, shard: str) -> Path:
         return self._progress / f"{Path(shard).stem}.json"
 
-    def _compare(self, existing: Plan) -> None:
-        """MismatchError that names the first entry in which the folder differs from what is asked for."""
+    def _differences(self, existing: Plan) -> dict[str, tuple[Any, Any]]:
+        """What the folder has and what is asked for, where they are not the same."""
         details = {name: existing.details.get(name) for name in self.plan.details}
         found = _flat({"kind": existing.kind, "parents": existing.parents, "details": details})
         asked = _flat(asdict(self.plan))
-        for name in sorted(found.keys() | asked.keys()):
-            if found.get(name) != asked.get(name):
+        names = sorted(found.keys() | asked.keys())
+        return {n: (found.get(n), asked.get(n)) for n in names if found.get(n) != asked.get(n)}
+
+    def _compare(self, existing: Plan, may_differ: frozenset[str]) -> None:
+        """MismatchError that names the first entry in which the folder differs from what is asked for."""
+        differences = self._differences(existing)
+        update = ", let it follow its source with --update" if differences.keys() <= _OF_THE_SOURCE else ""
+        for name, (found, asked) in differences.items():
+            if name not in may_differ:
                 raise MismatchError(
                     f"{name.removeprefix('details.')} of {self.folder}",
-                    found.get(name),
-                    asked.get(name),
-                    "Give the source and options it was made with, choose another folder, or delete it to start anew.",
+                    found,
+                    asked,
+                    f"Give the source and options it was made with{update}, choose another folder, or delete it to "
+                    "start anew.",
                 )
 
     def _refuse_foreign_files(self) -> None:
@@ -178,12 +244,23 @@ class Assembly:
         foreign = sorted(
             path.name
             for path in self.folder.iterdir()
-            if not (path.name.startswith(".") or path.name.startswith(_OWN_FILES) or path.match("shard-*.tar*"))
+            if not (path.name.startswith((".", *_OWN_FILES)) or path.match("shard-*.tar*"))
         )
         if foreign:
             raise DataError(
                 f"{self.folder} holds other files ({', '.join(foreign[:3])}): choose a new or empty folder."
             )
+
+
+def shard_name(number: int) -> str:
+    """The file of shard `number`, from 0."""
+    return f"shard-{number:06d}.tar"
+
+
+def _index_row(fields: Any) -> IndexRow:
+    """A row as it comes back from JSON, where tuples are lists."""
+    key, offset, size, checksum, caption, ext, others = fields
+    return IndexRow(key, offset, size, checksum, caption, ext, tuple(others))
 
 
 def require_files(folder: Path, manifest: Manifest) -> None:

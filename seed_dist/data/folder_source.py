@@ -4,68 +4,83 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
-from seed_dist.data.pairs import IMAGE_SUFFIXES, Digest, Listing, Pair, file_identity, readable
+from seed_dist.data.pairs import IMAGE_SUFFIXES, MAX_CAPTION_BYTES, Pair, read_regular, readable
 
 CAPTION_SUFFIXES = frozenset({".txt"})
-MAX_CAPTION_BYTES = 1 << 16  # longer files are no captions; the rest is not even read
 
 
 def walk(folder: Path) -> list[str]:
     """Relative names of all files below `folder`, sorted by bytes; without hidden ones and linked folders."""
-    names = []
-    for root, folders, files in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        prefix = os.path.relpath(root, folder)
-        names += [os.path.normpath(f"{prefix}/{name}") for name in files if not name.startswith(".")]
-    return sorted(names, key=os.fsencode)
+    return sorted((name for names in stems(folder) for name in names), key=os.fsencode)
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def stems(folder: Path, prefix: str = "") -> Iterator[list[str]]:
+    """Relative names of all files below `folder`, those that differ in their ending alone together, sorted by bytes.
+
+    One folder's names are in memory at a time (and those of the folders above it). Hidden files and linked folders are
+    left out. Raises OSError for a folder that cannot be read.
+    """
+    files: dict[str, list[str]] = defaultdict(list)
+    folders: dict[str, str] = {}  # "name/" sorts a folder among the stems as it would sort among whole paths
+    with os.scandir(folder / prefix) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders[f"{entry.name}/"] = entry.name
+            elif not entry.is_dir():
+                files[os.path.splitext(entry.name)[0]].append(entry.name)  # noqa: PTH122 - a Path per name is slow
+    for part in sorted([*files, *folders], key=os.fsencode):
+        if part in folders:
+            yield from stems(folder, f"{prefix}{part}")
+        else:
+            yield [f"{prefix}{name}" for name in sorted(files[part], key=os.fsencode)]
 
 
-def list_folder(folder: Path, names: list[str]) -> Listing:
-    """Pairs of the images among `names`; images without caption and captions without image are problems."""
-    images, captions = by_stem(names, IMAGE_SUFFIXES), by_stem(names, CAPTION_SUFFIXES)
-    pairs, digest = [], Digest()
-    for stem in sorted(images.keys() | captions.keys(), key=os.fsencode):
-        caption = _read_caption(folder / captions[stem][0]) if stem in captions else None
-        for pair in _pairs_of(images.get(stem, []), captions.get(stem, []), caption):
-            identity = file_identity(folder / pair.image) if isinstance(pair.image, str) else ""
-            digest.add(pair.name.encode(), identity.encode(), b"" if caption is None else b"=" + caption)
-            pairs.append(pair)
-    return Listing("folder", pairs, digest.value)
+def folder_pairs(folder: Path) -> Iterator[Pair]:
+    """Pairs of the images below `folder`; images without caption and captions without image are problems."""
+    for names in stems(folder):
+        images, captions = having(names, IMAGE_SUFFIXES), having(names, CAPTION_SUFFIXES)
+        if images or captions:
+            yield from _pairs_of(folder, images, captions)
 
 
-def _pairs_of(images: list[str], captions: list[str], caption: bytes | None) -> list[Pair]:
+def has_pairs(folder: Path) -> bool:
+    """Whether an image with a caption beside it is anywhere below; ends at the first."""
+    return any(having(names, IMAGE_SUFFIXES) and having(names, CAPTION_SUFFIXES) for names in stems(folder))
+
+
+def having(names: list[str], suffixes: frozenset[str]) -> list[str]:
+    """Those of `names` that have one of the endings, in whichever case."""
+    return [name for name in names if os.path.splitext(name)[1].lower() in suffixes]  # noqa: PTH122
+
+
+def _pairs_of(folder: Path, images: list[str], captions: list[str]) -> Iterator[Pair]:
     """The pairs of one name: the first image is kept; which of several the caption is about, nobody can tell."""
     if not images:
-        return [
-            Pair(readable(captions[0]), None, problem=("missing_image", "no image of that name beside the caption"))
-        ]
-    if caption is None:
+        problem = ("missing_image", "no image of that name beside the caption")
+        yield Pair(readable(captions[0]), None, problem=problem)
+        return
+    if not captions:
         problem = ("missing_caption", "no .txt file of that name beside the image")
-        return [Pair(readable(image), image, problem=problem) for image in images]
-    double = ("duplicate_name", f"has the same name as {readable(images[0])}, which is kept")
-    first, *others = images
-    return [
-        Pair(readable(first), first, caption),
-        *(Pair(readable(image), image, caption, double) for image in others),
-    ]
+        for image in images:
+            yield Pair(readable(image), str(folder / image), problem=problem)
+        return
+    caption, unreadable = _caption(folder / captions[0])
+    for number, image in enumerate(images):
+        double = ("duplicate_name", f"has the same name as {readable(images[0])}, which is kept")
+        yield Pair(readable(image), str(folder / image), caption, double if number else unreadable)
 
 
-def by_stem(names: list[str], suffixes: frozenset[str]) -> dict[str, list[str]]:
-    """Relative names without ending -> those of `names` that have it and one of the endings."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        stem, suffix = os.path.splitext(name)  # noqa: PTH122 - a Path per name is what makes listing millions slow
-        if suffix.lower() in suffixes:
-            found[stem].append(name)
-    return found
-
-
-def _read_caption(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_CAPTION_BYTES + 1)
+def _caption(path: Path) -> tuple[tuple[bytes, ...], tuple[str, str] | None]:
+    """The text, or what keeps it from being read."""
+    try:
+        text = read_regular(path, MAX_CAPTION_BYTES + 1)
+    except OSError as error:
+        return (), ("missing_caption", f"the .txt file cannot be read: {error.strerror}")
+    if text is None:
+        return (), ("missing_caption", "the .txt beside the image is no regular file")
+    return (text,), None

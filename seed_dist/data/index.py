@@ -7,15 +7,17 @@ columns that are used; captions of millions of samples are not loaded where nobo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from seed_dist.data.manifest import Manifest
@@ -24,6 +26,8 @@ from seed_dist.fsio import atomic_file
 
 INDEX_NAME = "index.parquet"
 DIGESTS = "index"  # the manifest's details hold the digests under this name
+
+_GROUP_ROWS = 1 << 14
 
 _SCHEMA = pa.schema(
     [
@@ -34,13 +38,17 @@ _SCHEMA = pa.schema(
         ("checksum", pa.uint32()),  # CRC-32 of the payload
         ("caption", pa.large_string()),
         ("ext", pa.large_string()),
+        ("other_captions", pa.large_list(pa.large_string())),  # of the same image; empty where there is one caption
     ]
 )
 
 
 @dataclass(frozen=True)
 class IndexRow:
-    """One sample: `offset` and `size` of its payload (image or array) in bytes, CRC-32 of the payload."""
+    """One sample: `offset` and `size` of its payload (image or array) in bytes, CRC-32 of the payload.
+
+    `other_captions` are those of the same image beside `caption`.
+    """
 
     key: str
     offset: int
@@ -48,34 +56,78 @@ class IndexRow:
     checksum: int
     caption: str
     ext: str
+    other_captions: tuple[str, ...] = ()
 
 
-def write_index(folder: Path, shards: Sequence[tuple[str, Sequence[IndexRow]]]) -> dict[str, str]:
+def write_index(folder: Path, shards: Iterable[tuple[str, Sequence[IndexRow]]]) -> dict[str, str]:
     """Write the index of (shard name, rows) in shard order; the value is the digest of each column."""
-    names = [name for name, rows in shards for _ in rows]
-    rows = [row for _, rows in shards for row in rows]
-    fields: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in _SCHEMA.names if name != "shard"}
-    table = pa.table({**fields, "shard": names}, schema=_SCHEMA)
-    with atomic_file(folder / INDEX_NAME) as file:
-        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-    return {name: column_digest(table[name]) for name in _SCHEMA.names}
+    rows = ({**vars(row), "shard": name} for name, rows in shards for row in rows)
+    write_rows(folder / INDEX_NAME, _SCHEMA, rows)
+    with pq.ParquetFile(folder / INDEX_NAME) as file:
+        return {name: _file_digest(file, name) for name in _SCHEMA.names}
+
+
+def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
+    """A parquet file of rows, few of which are in memory at a time."""
+    iterator = iter(rows)
+    options = {"compression": "zstd", "write_page_checksum": True}
+    with atomic_file(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
+        while part := list(islice(iterator, _GROUP_ROWS)):
+            writer.write_table(pa.Table.from_pylist(part, schema=schema))
+
+
+def read_rows(folder: Path, manifest: Manifest) -> Iterator[tuple[IndexRow, ...]]:
+    """The rows of each shard of a finished set, in order."""
+    with pq.ParquetFile(folder / INDEX_NAME) as file:
+        rows = (row for batch in file.iter_batches(batch_size=_GROUP_ROWS) for row in batch.to_pylist())
+        for entry in manifest.shards:
+            yield tuple(_row(values) for values in islice(rows, entry.samples))
+
+
+def _row(values: dict[str, Any]) -> IndexRow:
+    own = {name: value for name, value in values.items() if name != "shard"}
+    return IndexRow(**{**own, "other_captions": tuple(own["other_captions"])})
 
 
 def column_digest(column: pa.ChunkedArray) -> str:
     """16 hex digits of a column's values, whatever its chunks and whichever library version wrote the file."""
-    digest = hashlib.sha256(str(len(column)).encode())
-    chunks = [chunk for chunk in column.chunks if len(chunk)]
-    if not pa.types.is_large_string(column.type):
-        for chunk in chunks:
+    return _digest(column.type, lambda: column.chunks)
+
+
+def _file_digest(file: pq.ParquetFile, name: str) -> str:
+    """`column_digest` of a column of a file, one row group in memory at a time."""
+
+    def chunks() -> Iterator[pa.Array]:
+        for group in range(file.num_row_groups):
+            yield from file.read_row_group(group, columns=[name]).column(0).chunks
+
+    return _digest(file.schema_arrow.field(name).type, chunks)
+
+
+def _digest(kind: pa.DataType, chunks: Callable[[], Iterable[pa.Array]]) -> str:
+    """Of numbers: count and values. Of texts: count, lengths, characters. Of lists: lengths, and what is in them."""
+    if pa.types.is_large_list(kind):
+        lengths = _digest(pa.int64(), lambda: (pc.list_value_length(chunk) for chunk in chunks()))
+        values = _digest(kind.value_type, lambda: (pc.list_flatten(chunk) for chunk in chunks()))
+        return hashlib.sha256((lengths + values).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(str(sum(len(chunk) for chunk in chunks())).encode())
+    if not pa.types.is_large_string(kind):
+        for chunk in chunks():
             digest.update(np.ascontiguousarray(chunk.to_numpy(zero_copy_only=False)).tobytes())
         return digest.hexdigest()[:16]
-    ends = [np.frombuffer(c.buffers()[1], np.int64)[c.offset : c.offset + len(c) + 1] for c in chunks]
-    for end in ends:
-        digest.update(np.diff(end).tobytes())
-    for chunk, end in zip(chunks, ends, strict=True):
-        text = chunk.buffers()[2]
-        digest.update(memoryview(text)[end[0] : end[-1]] if text is not None else b"")
+    for chunk in chunks():
+        digest.update(np.diff(_ends(chunk)).tobytes())
+    for chunk in chunks():
+        ends, text = _ends(chunk), chunk.buffers()[2]
+        digest.update(memoryview(text)[ends[0] : ends[-1]] if text is not None else b"")
     return digest.hexdigest()[:16]
+
+
+def _ends(texts: pa.Array) -> npt.NDArray[np.int64]:
+    """Where each text begins in the buffer of characters, and where the last ends."""
+    if not len(texts):
+        return np.zeros(1, np.int64)
+    return np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
 
 
 class Index:
@@ -105,6 +157,12 @@ class Index:
     @cached_property
     def captions(self) -> list[str]:
         return self._read(["caption"])["caption"].to_pylist()
+
+    @cached_property
+    def all_captions(self) -> list[tuple[str, ...]]:
+        """The captions of every sample, one at least; the first is that of `captions`."""
+        others = self._read(["other_captions"])["other_captions"].to_pylist()
+        return [(first, *more) for first, more in zip(self.captions, others, strict=True)]
 
     def _read(self, columns: list[str]) -> dict[str, pa.ChunkedArray]:
         try:

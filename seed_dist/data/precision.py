@@ -27,13 +27,23 @@ def stored_layout(dtype: str, shape: tuple[int, ...]) -> tuple[np.dtype[Any], tu
     return np.dtype("<u2" if dtype == "bfloat16" else dtype), shape
 
 
-def decoded(stored: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
-    """Stored features as numbers to compute with: bfloat16 and int8 as fp32, without further loss; others unchanged."""
+def decoded_dtype(dtype: str) -> np.dtype[Any]:
+    """Type of the numbers to compute with: fp32 for bfloat16 and int8, which loses nothing; otherwise as stored."""
+    return np.dtype(np.float32 if dtype in ("bfloat16", "int8") else dtype)
+
+
+def decoded(stored: npt.NDArray[Any], dtype: str, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
+    """Stored features as numbers [..., width] of `decoded_dtype`; in `out`, where it is given."""
+    if out is None:
+        width = stored.shape[-1] - (SCALE_BYTES if dtype == "int8" else 0)
+        out = np.empty((*stored.shape[:-1], width), decoded_dtype(dtype))
     if dtype == "bfloat16":
-        return (stored.astype(np.uint32) << 16).view(np.float32)
-    if dtype == "int8":
-        return np.multiply(stored[..., :-SCALE_BYTES], _scales(stored), dtype=np.float32)
-    return stored
+        np.left_shift(stored, 16, out=out.view(np.uint32), dtype=np.uint32)
+    elif dtype == "int8":
+        np.multiply(stored[..., :-SCALE_BYTES], _scales(stored), out=out, dtype=np.float32)
+    else:
+        out[...] = stored
+    return out
 
 
 def finite_rows(stored: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.bool_]:

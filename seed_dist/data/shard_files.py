@@ -1,98 +1,232 @@
-"""Reads payloads out of the tars of a finished set, by offset, and checks every one against its checksum.
+"""Reads payloads out of the tars of a finished set, by number, and checks each against its checksum at first touch.
 
-`pread` instead of a memory map: a file that was cut, or a disk that fails, gives an error that names the sample,
-where a map would kill the process (SIGBUS). The page cache serves both alike.
+`preadv` into the caller's memory instead of a memory map: a file that was cut, or a disk that fails, gives an error
+that names the sample, where a map would kill the process (SIGBUS), and neighbours come with one call. The page cache
+serves both alike.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import zlib
+import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from isal.isal_zlib import crc32  # the CRC-32 of zlib, some twenty times as fast
 
-from seed_dist.data.assembly import require_files
 from seed_dist.data.index import Index
 from seed_dist.data.manifest import load_manifest
+from seed_dist.data.storage import open_storage
 from seed_dist.errors import DataError, MismatchError
 
-_OPEN_FILES = 64  # of one set; several sets must fit into the usual limit of 1024 per process
+Rows = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+_OPEN_FILES = 256  # of one set; several sets must fit into the usual limit of 1024 per process
+_RUN_ROWS = 256  # read with one call: three buffers each, and the kernel takes 1024
+_GAP_BYTES = 4096  # between two payloads: a tar header and padding
 
 
 class ShardFiles:
-    """An open set of one kind. Threads may share it; their reads follow one another."""
+    """An open set of one kind. Threads may share it and read at the same time."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder = folder
         self.manifest = load_manifest(folder)
         if self.manifest.kind != kind:
             raise MismatchError(f"kind of {folder}", self.manifest.kind, kind, "Give the folder of a set of that kind.")
-        require_files(folder, self.manifest)
-        self.index = Index(folder, self.manifest)
-        self._descriptors: OrderedDict[int, int] = OrderedDict()
-        self._lock = threading.Lock()  # no file is closed for room while another thread reads it
+        self._storage, self.index = open_storage(folder, self.manifest), Index(folder, self.manifest)
+        self._storage.arrange(self.index)
+        self._checked = np.zeros(len(self.index), dtype=bool)
+        self._gap = memoryview(bytearray(_GAP_BYTES))  # never looked at, so threads may share it
+        self._open: OrderedDict[int, _Descriptor] = OrderedDict()
+        self._lock = threading.Lock()  # of changes to the open files, never held during a call that can hang
+        self._reads: dict[int, tuple[int, float]] = {}  # by thread: the row, and when its read began
 
-    def __del__(self) -> None:
-        for descriptor in self.__dict__.get("_descriptors", {}).values():
-            os.close(descriptor)
-
-    def read_into(self, row: int, parts: list[Any]) -> None:
-        """Fill the writable buffers `parts`, together as long as the row's payload. DataError if it is not intact."""
-        index = self.index
-        with self._lock:
-            found = os.preadv(self._descriptor(int(index.shard[row])), parts, int(index.offset[row]))
-        if found != index.size[row]:
-            raise DataError(f"{self.place(row)} ends after {found} of {index.size[row]} bytes. {self._advice(row)}")
-        checksum = 0
-        for part in parts:
-            checksum = zlib.crc32(part, checksum)
-        if checksum != index.checksum[row]:
-            expected = int(index.checksum[row])
-            raise DataError(
-                f"{self.place(row)} has checksum {checksum:08x}, but {expected:08x} was written: it is damaged. "
-                f"{self._advice(row)}"
-            )
+    def read_rows(self, rows: Rows, skip: int, out: Bytes) -> None:
+        """Fill `out` [B, size - skip] with the payloads of `rows` [B], all of one size, without their first `skip`
+        bytes. Files are passed through forwards, neighbours at once. DataError if a sample is not intact.
+        """
+        order = np.argsort(rows, kind="stable")
+        parts = list(out)
+        self._read(self._plan(rows[order], skip, [parts[place] for place in order.tolist()]))
 
     def read(self, row: int) -> bytearray:
-        """The payload of a row."""
+        """The payload of a row. DataError if it is not intact."""
         data = bytearray(int(self.index.size[row]))
-        self.read_into(row, [data])
+        self._read(self._plan(np.array([row]), 0, [data]))
         return data
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is worth while to announce what will be read."""
+        return self._storage.is_remote
+
+    def announce(self, rows: Rows) -> None:
+        """Say which rows will be read: those that lie elsewhere are fetched by threads, in the order of the calls."""
+        self._storage.announce(rows)
 
     def place(self, row: int) -> str:
         """Which sample of which file, for messages."""
-        return f"sample {self.index.keys[row]} in {self._path(int(self.index.shard[row]))}"
+        return f"sample {self.index.keys[row]} in {self._storage.shard(int(self.index.shard[row]))}"
 
     def shard_rows(self, number: int) -> range:
         """The rows that a shard holds."""
         return range(int(self.index.first_row[number]), int(self.index.first_row[number + 1]))
 
-    def _path(self, shard: int) -> Path:
-        return self.folder / self.manifest.shards[shard].name
+    def read_of(self, thread: int) -> tuple[str, float] | None:
+        """What a thread is reading now, and since when in `time.monotonic` seconds; None between reads."""
+        read = self._reads.get(thread)
+        if read is None:
+            return None
+        row, began_s = read
+        return f"{self._storage.shard(int(self.index.shard[row]))} at byte {int(self.index.offset[row])}", began_s
 
-    def _descriptor(self, shard: int) -> int:
-        """An open file; the one that was not used for longest is closed for it."""
-        if shard in self._descriptors:
-            self._descriptors.move_to_end(shard)
-        else:
-            if len(self._descriptors) >= _OPEN_FILES:
-                os.close(self._descriptors.popitem(last=False)[1])
-            try:
-                self._descriptors[shard] = os.open(self._path(shard), os.O_RDONLY)
-            except FileNotFoundError:
-                raise DataError(f"shard {self._path(shard)} has vanished. Restore it and run again.") from None
-        return self._descriptors[shard]
+    def _plan(self, rows: Rows, skip: int, parts: list[Any]) -> _Plan:
+        """All that is known of ascending rows is looked up at once: one by one it would take longer than reading."""
+        index = self.index
+        files, begins = self._storage.file_of(rows), index.offset[rows]
+        ends = begins + index.size[rows]
+        gaps = begins[1:] - ends[:-1]
+        is_next = (np.diff(rows) == 1) & (np.diff(files) == 0) & (gaps >= 0) & (gaps + skip <= _GAP_BYTES)
+        cuts = [0, *(np.flatnonzero(~is_next) + 1).tolist(), len(rows)] if len(rows) else []
+        is_checked = self._checked[rows]
+        heads = [None if known else bytearray(skip) for known in is_checked.tolist()]
+        starts = begins + skip * is_checked
+        return _Plan(
+            rows=rows.tolist(),
+            files=files.tolist(),
+            offsets=(starts - self._storage.start_of(files)).tolist(),
+            sizes=(ends - starts).tolist(),
+            heads=heads,
+            parts=parts,
+            cuts=cuts,
+        )
+
+    def _read(self, plan: _Plan) -> None:
+        thread = threading.get_ident()
+        try:
+            for begin, end in zip(plan.cuts, plan.cuts[1:], strict=False):
+                for first in range(begin, end, _RUN_ROWS):
+                    self._reads[thread] = plan.rows[first], time.monotonic()
+                    if end - begin > 1 or not self._read_known(plan, first):
+                        self._read_run(plan, first, min(first + _RUN_ROWS, end))
+        finally:
+            self._reads.pop(thread, None)
+
+    def _read_known(self, plan: _Plan, number: int) -> bool:
+        """A single row of an open file whose checksum was right before, as most are in a shuffled order: the short way.
+        False when it is something else, or when anything is wrong.
+        """
+        descriptor = self._open.get(plan.files[number])
+        if descriptor is None or plan.heads[number] is not None:
+            return False
+        try:
+            found = os.preadv(descriptor.number, (plan.parts[number],), plan.offsets[number])
+        except OSError:
+            return False
+        return found == plan.sizes[number]
+
+    def _read_run(self, plan: _Plan, first: int, last: int) -> None:
+        """Neighbours with one call. If anything is wrong they are read singly, so that the error names one."""
+        try:
+            self._call(plan, first, last)
+        except _DamagedError:
+            if last - first == 1:
+                self._read_again(plan, first)
+                return
+            for number in range(first, last):
+                self._read_run(plan, number, number + 1)
+
+    def _read_again(self, plan: _Plan, number: int) -> None:
+        """A copy in a cache may be damaged while the original is not."""
+        file, row = plan.files[number], plan.rows[number]
+        if self._storage.discard(file):
+            with self._lock:
+                self._open.pop(file, None)
+        try:
+            self._call(plan, number, number + 1)
+        except _DamagedError as error:
+            raise DataError(f"{self.place(row)} {error}. {self._advice(row)}") from None
+
+    def _call(self, plan: _Plan, first: int, last: int) -> None:
+        wanted = plan.offsets[last - 1] + plan.sizes[last - 1] - plan.offsets[first]
+        descriptor = self._descriptor(plan.files[first])  # open for as long as it is held here
+        try:
+            found = os.preadv(descriptor.number, self._buffers(plan, first, last), plan.offsets[first])
+        except OSError as error:
+            raise _DamagedError(f"cannot be read: {error.strerror}") from None
+        if found != wanted:
+            raise _DamagedError(f"ends after {found} of {wanted} bytes")
+        for number in range(first, last):
+            if (head := plan.heads[number]) is not None:
+                self._check(plan.rows[number], crc32(plan.parts[number], crc32(head)))
+
+    def _buffers(self, plan: _Plan, first: int, last: int) -> list[Any]:
+        """Memory for the bytes of a run from its first wanted one to its end; what nobody wants goes into the gap."""
+        buffers: list[Any] = []
+        position = plan.offsets[first]
+        for number in range(first, last):
+            if (wanted := plan.offsets[number]) > position:
+                buffers.append(self._gap[: wanted - position])
+            if (head := plan.heads[number]) is not None:
+                buffers.append(head)
+            buffers.append(plan.parts[number])
+            position = wanted + plan.sizes[number]
+        return buffers
+
+    def _check(self, row: int, checksum: int) -> None:
+        expected = int(self.index.checksum[row])
+        if checksum != expected:
+            raise _DamagedError(f"has checksum {checksum:08x}, but {expected:08x} was written: it is damaged")
+        self._checked[row] = True
+
+    def _descriptor(self, file: int) -> _Descriptor:
+        """An open file; the one that was opened first is closed for it, once nobody reads it any more."""
+        if (known := self._open.get(file)) is not None:
+            return known
+        descriptor = _Descriptor(self._storage.open(file))
+        with self._lock:
+            while len(self._open) >= _OPEN_FILES:
+                self._open.popitem(last=False)
+            self._open[file] = descriptor
+        return descriptor
 
     def _advice(self, row: int) -> str:
         name = self.manifest.shards[int(self.index.shard[row])].name
         return f"Restore {name} from a copy, or delete {self.folder} and make the set again."
 
 
-def by_place(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The order in which to read rows so that each file is passed through once, forwards."""
-    return np.argsort(rows, kind="stable")
+@dataclass(frozen=True)
+class _Plan:
+    """Ascending rows and where they go. Of each: its number, its file, where in the file what is read of it lies and
+    how long it is in bytes, memory for what comes before the wanted part (None where the checksum is known to be right:
+    then that is not read), and memory for the wanted part.
+    """
+
+    rows: list[int]
+    files: list[int]
+    offsets: list[int]
+    sizes: list[int]
+    heads: list[bytearray | None]
+    parts: list[Any]
+    cuts: list[int]  # the first rows of runs that lie one behind the other in one file, and the end
+
+
+class _Descriptor:
+    """A file that is closed when the last thread that uses it lets go."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+class _DamagedError(Exception):
+    """What is wrong with the bytes that were read."""

@@ -1,176 +1,239 @@
-"""Tables of captions: CSV, TSV or JSON lines with an image path, or parquet with an image path or the image's bytes.
+"""Tables of images and captions: which columns they are in, and how rows become pairs.
 
-Rows keep the order of the table; several tables follow in order of name.
+Rows keep the order of the table. Rows that name the same image one after the other are one pair with several captions,
+as Flickr30k's table has them.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from string import Formatter
+from typing import Any
+from urllib.parse import urlsplit
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from seed_dist.data.pairs import Cell, Digest, Listing, Pair, file_identity, readable
+from seed_dist.data.arrow_table import ARROW_SUFFIXES, arrow_table
+from seed_dist.data.pairs import Cell, Pair, readable
+from seed_dist.data.text_table import Row, Table, csv_table, json_lines_table, table_name
 from seed_dist.errors import DataError
 
-TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", *ARROW_SUFFIXES})
 IMAGE_COLUMNS = ("image", "image_path", "file_name", "filename", "file", "path", "filepath", "img", "jpg", "png",
                  "webp", "image_bytes", "bytes")  # fmt: skip
-CAPTION_COLUMNS = ("caption", "text", "txt", "description", "title", "prompt", "sentence", "captions")
-_CSV_FIELD_BYTES = 1 << 24  # a quote that is never closed would otherwise swallow the rest of the file unnoticed
+CAPTION_COLUMNS = ("caption", "text", "txt", "description", "title", "prompt", "sentence", "captions", "ai_description",
+                   "photo_description")  # fmt: skip
+URL_COLUMNS = ("url", "image_url", "photo_image_url")
+UNSPLASH_NAME = "{photo_id}.jpg"  # as Unsplash's own download scripts and most others name the pictures
+_FETCH = "fetch it first, for example with img2dataset, and give its output folder as SOURCE"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns to read; None = the first known name that the table has."""
+    """Which columns to read; None = the first known name that the table has.
+
+    `image_name` makes the name of a row's picture from its columns and `row`, its number from 0: "{photo_id}.jpg".
+    `splits` keeps the rows whose column `split` has one of these values (none: all rows). `at_least` holds (column,
+    number): rows with less, or without a number, are left out and counted.
+    """
 
     image: str | None = None
     caption: str | None = None
+    image_name: str | None = None
+    split: str = "split"
+    splits: tuple[str, ...] = ()
+    at_least: tuple[tuple[str, float], ...] = ()
 
 
-class _Row(NamedTuple):
-    """`number` as an editor shows it, from 1; cells as found; `fault` where the line is no row of the table."""
-
-    number: int
-    image: Any
-    caption: Any
-    fault: str | None = None
+def suffix_of(path: Path) -> str:
+    """The ending that tells a table's format: .tsv for photos.tsv000 too, as Unsplash numbers the parts of a table."""
+    return re.sub(r"^(\.[ct]sv)\d+$", r"\1", path.suffix.lower())
 
 
-def list_tables(tables: Sequence[Path], columns: Columns, root: Path) -> Listing:
-    """Pairs of all rows of all `tables`, image paths relative to `root`.
-
-    Raises DataError for a table that cannot be read or lacks a column.
-    """
-    pairs, digest = [], Digest()
-    for table in tables:
-        in_parquet = table.suffix.lower() == ".parquet"
-        whole = file_identity(table).encode()
-        for pair in _parquet_pairs(table, columns) if in_parquet else _text_pairs(table, columns):
-            image = file_identity(root / pair.image).encode() if isinstance(pair.image, str) else whole
-            digest.add(pair.name.encode(), image, pair.caption, repr(pair.problem).encode())
-            pairs.append(pair)
-    return Listing(tables[0].suffix.lower().removeprefix("."), pairs, digest.value)
+def open_table(path: Path) -> Table:
+    """A table in the format that its ending names."""
+    suffix = suffix_of(path)
+    if suffix in ARROW_SUFFIXES:
+        return arrow_table(path)
+    return json_lines_table(path) if suffix in (".jsonl", ".ndjson") else csv_table(path)
 
 
-def _text_pairs(table: Path, columns: Columns) -> Iterator[Pair]:
-    rows = _json_rows(table, columns) if table.suffix.lower() in (".jsonl", ".ndjson") else _csv_rows(table, columns)
-    for row in rows:
-        yield _pair(f"{table.name}:{row.number}", row)
+def table_pairs(table: Table, columns: Columns, root: Path) -> Iterator[Pair]:
+    """Pairs of all rows, image paths relative to `root`. DataError where a column is missing."""
+    rows = _Rows(table, columns, root)
+    waiting: Pair | None = None
+    for number, row in enumerate(table.rows(rows.names)):
+        pair = rows.pair(number, row)
+        if pair is None:
+            continue
+        if waiting is not None and _same_image(waiting, pair):
+            waiting = replace(waiting, captions=waiting.captions + pair.captions)
+            continue
+        if waiting is not None:
+            yield waiting
+        waiting = pair
+    if waiting is not None:
+        yield waiting
 
 
-def _pair(name: str, row: _Row) -> Pair:
-    if row.fault is not None:
-        return Pair(name, None, problem=("malformed_row", row.fault))
-    if not isinstance(row.image, str) or not row.image.strip():
-        return Pair(name, None, problem=("missing_image", f"the image column holds {_shown(row.image)}"))
-    problem, raw = _caption_bytes(row.caption)
-    return Pair(f"{name}: {readable(row.image)}", row.image, raw, problem)
+def _same_image(first: Pair, second: Pair) -> bool:
+    usable = first.problem is None and second.problem is None
+    return usable and isinstance(first.image, str) and first.image == second.image
 
 
-def _caption_bytes(value: Any) -> tuple[tuple[str, str] | None, bytes]:
-    """(problem, raw bytes) of a caption cell; bytes that were no UTF-8 in the file come back as they were."""
-    if value is None:
-        return ("missing_caption", "the caption column is empty in this row"), b""
+class _Rows:
+    """What each row of one table means."""
+
+    def __init__(self, table: Table, columns: Columns, root: Path) -> None:
+        self._table, self._columns, self._root = table, columns, root
+        known = table.columns
+        self._caption = _pick(table.path, known, columns.caption, CAPTION_COLUMNS, "--caption-column")
+        self._pattern = columns.image_name
+        self._image = None if self._pattern else _image_column(table.path, known, columns)
+        if self._image is None and self._pattern is None:
+            self._pattern = UNSPLASH_NAME
+        self._is_cell = self._image in table.image_cells
+        self._status = "status" if {"status", "error_message"} <= set(known) else None  # img2dataset's
+        wanted = [self._caption, *(name for name, _ in columns.at_least)]
+        wanted += [] if self._image is None or self._is_cell else [self._image]
+        wanted += _fields(self._pattern) if self._pattern else []
+        wanted += [columns.split] if columns.splits else []
+        wanted += [self._status, "error_message"] if self._status else []
+        self.names = list(dict.fromkeys(wanted))
+        for name in self.names:
+            if name not in known:
+                raise DataError(f"{table.path} has no column {name!r}; its columns are: {_listed(known)}.")
+
+    def pair(self, number: int, row: Row) -> Pair | None:
+        """The pair of a row, `number` from 0; None where it belongs to another split."""
+        name = f"{table_name(self._table.path)}:{row.number}"
+        if row.fault is not None:
+            return Pair(name, None, problem=("malformed_row", row.fault))
+        if not in_split(row.cells, self._columns):
+            return None
+        if self._status and (state := shown_text(row.cells[self._status])) != "success":
+            return Pair(name, None, problem=("not_downloaded", f"{state}: {shown_text(row.cells['error_message'])}"))
+        problem, captions = caption_bytes(row.cells.get(self._caption))
+        problem = too_low(row.cells, self._columns) or problem
+        if self._is_cell:
+            assert self._image is not None, "a column of cells has a name"
+            cell = Cell(str(self._table.path), self._image, row.number - 1, self._table.image_cells[self._image])
+            return Pair(name, cell, captions, problem)
+        value = _file_name(self._pattern, number, row.cells) if self._pattern else row.cells.get(self._image or "")
+        return path_pair(name, value, self._root, captions, problem)
+
+
+def path_pair(
+    name: str, value: Any, root: Path, captions: tuple[bytes, ...], problem: tuple[str, str] | None = None
+) -> Pair:
+    """The pair of a row that names its image by a path relative to `root`, or by the URL it was fetched from."""
     if isinstance(value, bytes):
-        return None, value
-    if not isinstance(value, str):
-        return ("caption_not_text", f"the caption column holds {_shown(value)}"), b""
+        value = os.fsdecode(value)
+    if not isinstance(value, str) or not value.strip():
+        return Pair(name, None, problem=("missing_image", f"the image column holds {_shown(value)}"))
+    shown, local = f"{name}: {readable(value)}", value
+    is_url = value.startswith(("http://", "https://"))
+    if is_url:
+        local = _url_file(value)
     try:
-        return None, value.encode("utf-8", "surrogateescape")
+        path = os.fsdecode(os.fsencode(root / local))
     except UnicodeEncodeError:  # half of a surrogate pair, written as an escape in JSON
-        return None, value.encode("utf-8", "surrogatepass")
+        return Pair(shown, None, problem=("missing_image", "no file can have that name"))
+    if is_url and (not local or "\0" in local or not Path(path).is_file()):
+        detail = f"no file {readable(local)} in the folder of the images; {_FETCH}"
+        return Pair(shown, None, problem=("not_downloaded", detail))
+    return Pair(shown, path, captions, problem)
 
 
-def _csv_rows(table: Path, columns: Columns) -> Iterator[_Row]:
-    delimiter = "\t" if table.suffix.lower() == ".tsv" else ","
-    csv.field_size_limit(_CSV_FIELD_BYTES)
-    with table.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        reader = csv.reader((line.replace("\0", " ") for line in file), delimiter=delimiter)
-        try:
-            header = next(reader, [])
-            image, caption = (header.index(name) for name in pick_columns(table, header, columns))
-            for row in reader:
-                if len(row) == len(header):
-                    yield _Row(reader.line_num, row[image], row[caption])
-                elif row:  # most often a caption with a comma and no quotes, whose end would be lost
-                    yield _Row(reader.line_num, None, None, f"{len(row)} cells, but the header has {len(header)}")
-        except csv.Error as error:
-            raise DataError(
-                f"{table}, line {reader.line_num} is not {table.suffix[1:].upper()}: {error}. "
-                "Write the table again with quoted fields, or as JSON lines."
-            ) from error
-
-
-def _json_rows(table: Path, columns: Columns) -> Iterator[_Row]:
-    names: tuple[str, str] | None = None
-    with table.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                yield _Row(number, None, None, f"no JSON: {error}")
-                continue
-            if not isinstance(row, dict):
-                yield _Row(number, None, None, f"{type(row).__name__}, but a JSON object is needed")
-                continue
-            names = names or pick_columns(table, list(row), columns)
-            yield _Row(number, row.get(names[0]), row.get(names[1]))
-
-
-def _parquet_pairs(table: Path, columns: Columns) -> Iterator[Pair]:
+def _url_file(url: str) -> str:
+    """The last part of a URL's path, as downloaders name the file."""
     try:
-        with pq.ParquetFile(table) as file:
-            yield from _parquet_file_pairs(table, file, columns)
-    except pa.ArrowException as error:
-        raise DataError(f"{table} cannot be read as parquet: {error}. Replace the file or leave it out.") from error
+        return urlsplit(url).path.rpartition("/")[2]
+    except ValueError:
+        return ""
 
 
-def _parquet_file_pairs(table: Path, file: pq.ParquetFile, columns: Columns) -> Iterator[Pair]:
-    schema = file.schema_arrow
-    image, caption = pick_columns(table, schema.names, columns)
-    kind, number = schema.field(image).type, 0
-    as_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_struct(kind)
-    if pa.types.is_struct(kind) and "bytes" not in [field.name for field in kind]:
-        raise DataError(f"{table}: column {image!r} is {kind}; image bytes or a path are needed. Give --image-column.")
-    member = "bytes" if pa.types.is_struct(kind) else None
-    for batch in file.iter_batches(columns=[caption] if as_bytes else [image, caption]):
-        images = [None] * len(batch) if as_bytes else batch.column(image).to_pylist()
-        for path, value in zip(images, _raw_texts(batch.column(caption)), strict=True):
-            number += 1
-            name = f"{table.name}:{number}"
-            if as_bytes:
-                problem, raw = _caption_bytes(value)
-                yield Pair(name, Cell(str(table), image, number - 1, member), raw, problem)
-            else:
-                yield _pair(name, _Row(number, path, value))
+def in_split(cells: Mapping[str, Any], columns: Columns) -> bool:
+    """Whether a row belongs to one of the wanted splits."""
+    return not columns.splits or shown_text(cells.get(columns.split)) in columns.splits
 
 
-def _raw_texts(column: pa.Array) -> list[Any]:
-    """Captions as bytes: a text column may hold anything, and decoding it all at once would fail on one bad row."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        column = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
-    return column.to_pylist()
+def too_low(cells: Mapping[str, Any], columns: Columns) -> tuple[str, str] | None:
+    """The problem of a row whose scores (similarity of image and caption) are below what is wanted."""
+    for column, least in columns.at_least:
+        value = cells.get(column)
+        try:
+            number = float(shown_text(value))
+        except ValueError:
+            return "low_score", f"{column} is {_shown(value)}, not a number"
+        if not number >= least:  # this way round NaN is left out too
+            return "low_score", f"{column} is {number:g}, below {least:g}"
+    return None
 
 
-def pick_columns(table: Path, names: Sequence[str], columns: Columns) -> tuple[str, str]:
-    """(image column, caption column) of a table with these column names."""
-    image = _pick(table, names, columns.image, IMAGE_COLUMNS, "--image-column")
-    return image, _pick(table, names, columns.caption, CAPTION_COLUMNS, "--caption-column")
+def caption_bytes(value: Any) -> tuple[tuple[str, str] | None, tuple[bytes, ...]]:
+    """(problem, captions) of a cell with one or several; bytes that were no UTF-8 in the file stay as they were."""
+    values = value if isinstance(value, list) else [value]
+    if value is None or not values:
+        return ("missing_caption", "the caption column is empty in this row"), ()
+    if not all(isinstance(item, str | bytes) for item in values):
+        return ("caption_not_text", f"the caption column holds {_shown(value)}"), ()
+    return None, tuple(item if isinstance(item, bytes) else _raw(item) for item in values)
+
+
+def _raw(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair, written as an escape in JSON
+        return text.encode("utf-8", "surrogatepass")
+
+
+def check_image_name(pattern: str) -> str | None:
+    """What is wrong with --image-name; None where it is a pattern."""
+    try:
+        fields = _fields(pattern)
+        pattern.format_map({**dict.fromkeys(fields, ""), "row": 0})
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        return f"--image-name is {pattern!r}: {error}; a file name with columns in braces is needed, as {UNSPLASH_NAME}"
+    if "{" not in pattern:
+        return f"--image-name is {pattern!r}; it names no column: give a name such as {UNSPLASH_NAME}"
+    return None
+
+
+def _fields(pattern: str) -> list[str]:
+    """The columns that a pattern names; nothing but plain names, so that it cannot reach into anything."""
+    fields = [field for _, field, _, _ in Formatter().parse(pattern) if field is not None]
+    if odd := [field for field in fields if not re.fullmatch(r"\w+", field)]:
+        raise ValueError(f"{odd[0]!r} is no name of a column")
+    return [field for field in fields if field != "row"]
+
+
+def _file_name(pattern: str, number: int, cells: Mapping[str, Any]) -> str:
+    return pattern.format_map({**{name: shown_text(value) for name, value in cells.items()}, "row": number})
+
+
+def shown_text(value: Any) -> str:
+    """A cell as text."""
+    return os.fsdecode(value) if isinstance(value, bytes) else "" if value is None else str(value)
+
+
+def _image_column(table: Path, names: Sequence[str], columns: Columns) -> str | None:
+    """The column of the image, or of its URL; None for Unsplash's tables, whose pictures are named by their ids."""
+    if columns.image is None and not _first(names, IMAGE_COLUMNS):
+        if "photo_id" in names:
+            return None
+        if url := _first(names, URL_COLUMNS):
+            return url
+    return _pick(table, names, columns.image, IMAGE_COLUMNS, "--image-column")
 
 
 def _pick(table: Path, names: Sequence[str], wanted: str | None, known: Sequence[str], option: str) -> str:
     if wanted is not None and wanted not in names:
-        raise DataError(f"{option} is {wanted!r}, but the columns of {table} are: {', '.join(names) or 'none'}.")
-    by_lower_case = {name.lower(): name for name in names}
-    found = wanted or next((by_lower_case[name] for name in known if name in by_lower_case), None)
+        raise DataError(f"{option} is {wanted!r}, but the columns of {table} are: {_listed(names)}.")
+    found = wanted or _first(names, known)
     if found is None:
         raise DataError(
             f"{table} has the columns {', '.join(names) or '(none)'}; none is among {', '.join(known)}. "
@@ -179,5 +242,17 @@ def _pick(table: Path, names: Sequence[str], wanted: str | None, known: Sequence
     return found
 
 
+def _first(names: Sequence[str], known: Sequence[str]) -> str | None:
+    by_lower_case = {name.lower(): name for name in names}
+    return next((by_lower_case[name] for name in known if name in by_lower_case), None)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
 def _shown(value: Any) -> str:
-    return "nothing" if value is None or value == "" else f"{type(value).__name__} {str(value)[:40]!r}"
+    if value is None or value == "":
+        return "nothing"
+    text = value if isinstance(value, str | bytes) else json.dumps(value, default=str)
+    return f"{type(value).__name__} {readable(shown_text(text)[:40])!r}"

@@ -62,7 +62,7 @@ def audit_split(
         for row in wanted:
             (before,), now = stored.read_stored(np.array([row])), values[row - block.start]
             if before.tobytes() != now.tobytes():
-                differences.append(Difference(stored.keys[row], _deviation(before, now, stored.dtype)))
+                differences.append(Difference(stored.keys[row], _deviation(before, now, stored.precision)))
     return Audit(folder, len(chosen), tuple(differences))
 
 
@@ -75,5 +75,5 @@ def _by_block(source: Source, rows: Sequence[int], batch_size: int) -> dict[rang
 
 
 def _deviation(before: npt.NDArray[Any], now: npt.NDArray[Any], dtype: str) -> float:
-    first, second = (decoded(stored[None], dtype).astype(np.float64) for stored in (before, now))
+    first, second = (decoded(stored, dtype).astype(np.float64) for stored in (before, now))
     return float(np.abs(first - second).max() / max(float(np.abs(first).max()), np.finfo(np.float64).tiny))

@@ -32,6 +32,7 @@ class Batch:
 
     keys: list[str]
     captions: list[str]
+    other_captions: list[tuple[str, ...]]  # further ones of the same images
     pixels: dict[Preprocess, Tensor] = field(default_factory=dict)
     features: npt.NDArray[Any] | None = None
     left_out: tuple[int, ...] = ()
@@ -41,6 +42,7 @@ class Batch:
         return Batch(
             self.keys[start:stop],
             self.captions[start:stop],
+            self.other_captions[start:stop],
             {make: pixels[start:stop] for make, pixels in self.pixels.items()},
             None if self.features is None else self.features[start:stop],
             tuple(place - start for place in self.left_out if start <= place < stop),
@@ -70,17 +72,18 @@ class BatchMaker:
     def __call__(self, rows: range) -> Batch:
         source, part = self.source, slice(rows.start, rows.stop)
         keys, captions = source.keys[part], source.captions[part]
+        others = [all_captions[1:] for all_captions in source.all_captions[part]]
         if isinstance(source, FeatureShards):
             left_out = tuple(place for place, row in enumerate(rows) if row in source.quarantined)
             features = source.read(np.arange(rows.start, rows.stop))
-            return Batch(keys, captions, features=features, left_out=left_out)
+            return Batch(keys, captions, others, features=features, left_out=left_out)
         if not self.preprocesses:  # captions are all that the encoders want
-            return Batch(keys, captions)
+            return Batch(keys, captions, others)
         images = [source.image(row) for row in rows]
         if self.crop is not None:
             images = [self.crop(image, key) for image, key in zip(images, keys, strict=True)]
         pixels = {make: torch.stack([make(image) for image in images]) for make in self.preprocesses}
-        return Batch(keys, captions, pixels)
+        return Batch(keys, captions, others, pixels)
 
 
 def batches_ahead(make: BatchMaker, blocks: Iterable[range], threads: int) -> Generator[Batch, None, None]:
@@ -88,7 +91,7 @@ def batches_ahead(make: BatchMaker, blocks: Iterable[range], threads: int) -> Ge
 
     A block is asked for when a thread is free for it, and no sooner.
     """
-    _ = make.source.keys, make.source.captions  # loaded once here rather than by several threads at once
+    _ = make.source.keys, make.source.all_captions  # loaded once here rather than by several threads at once
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
         ahead: deque[Future[Batch]] = deque()
         try:

@@ -8,11 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from seed_dist.data.codec import DECODING
 from seed_dist.data.manifest import Manifest
 from seed_dist.encode.batches import Batch
 from seed_dist.encode.encoder import as_array
 from seed_dist.models.vision import FrozenClip
+from seed_dist.pixels import DECODING
 
 
 class ClipImages:

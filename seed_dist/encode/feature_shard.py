@@ -44,9 +44,10 @@ class FeatureShard:
             self.rejects.append(
                 Reject(batch.keys[place], fault.reason, f"{batch.captions[place][:80]!r}: {fault.detail}")
             )
-        for key, caption, value in zip(batch.keys, batch.captions, values, strict=True):
+        rows = zip(batch.keys, batch.captions, batch.other_captions, values, strict=True)
+        for key, caption, others, value in rows:
             spot = self._shard.add(f"{key}.npy", self._header + value.tobytes())
-            self._rows.append(IndexRow(key, spot.offset, spot.size, spot.checksum, caption, "npy"))
+            self._rows.append(IndexRow(key, spot.offset, spot.size, spot.checksum, caption, "npy", others))
 
     def record(self) -> ShardRecord:
         """What the index and the manifest say of the finished shard."""

@@ -107,17 +107,16 @@ class Job:
     def _commit(self, names: Sequence[str], max_reject_fraction: float) -> None:
         if self._assembly.is_finished():
             return
-        records = {name: record for name in names if (record := self._intact(name)) is not None}
-        self.done &= records.keys()
-        if len(records) < len(names):
+        intact = {name for name in names if self._is_intact(name)}
+        self.done &= intact
+        if len(intact) < len(names):
             return
-        ordered = [records[name] for name in names]
-        rejects = [reject for record in ordered for reject in record.rejects]
+        rejects = [reject for record in self._assembly.records(names) for reject in record.rejects]
         self.check_budget(rejects, max_reject_fraction)
-        self._assembly.commit(ordered, self._set_aside(ordered) if rejects else {})
+        self._assembly.commit(names, self._set_aside(names) if rejects else {})
 
-    def _intact(self, shard: str) -> ShardRecord | None:
-        """The record of a shard; None where it must be made again.
+    def _is_intact(self, shard: str) -> bool:
+        """Whether a shard can stay; otherwise it is no longer announced.
 
         Where two processes were at a shard, one asleep, the record might describe the bytes of the one and the file
         hold those of the other, if they computed on unlike hardware. So these files are read once more.
@@ -128,12 +127,13 @@ class Job:
         )
         if not is_sound:
             self._assembly.withdraw(shard)
-        return record if is_sound else None
+        return is_sound
 
-    def _set_aside(self, records: Sequence[ShardRecord]) -> dict[str, Any]:
+    def _set_aside(self, shards: Sequence[str]) -> dict[str, Any]:
         """Counts by reason and row numbers of the samples without features, for the manifest."""
-        counts = self._assembly.write_rejects(records)
-        names = {reject.source for record in records for reject in record.rejects}
-        keys = [row.key for record in records for row in record.rows]
-        rows = [row for row, key in enumerate(keys) if key in names]
+        counts, first, rows = self._assembly.write_rejects(shards), 0, list[int]()
+        for record in self._assembly.records(shards):
+            keys = {reject.source for reject in record.rejects}
+            rows += [first + place for place, row in enumerate(record.rows) if row.key in keys]
+            first += len(record.rows)
         return {"rejected": dict(sorted(counts.items())), QUARANTINED: rows}

@@ -120,8 +120,9 @@ def pictures_from_captions(bench: Bench, numbers: dict[str, Any]) -> None:
     originals = bench.first("image_embedding", few.asked)
     scores |= {"chance": judge.chance(), "originals": judge.score_all(originals)}
     embeddings = bench.embeddings(few.codes)
-    scores["from_image_codes"] = judge.score_all(bench.generated[: few.asked])
-    scores["before_painting"] = judge.score(few, embeddings)
+    if bench.recipe.codebook.generation_target == "image_embedding":  # text features are nothing the judge can read
+        scores["from_image_codes"] = judge.score_all(bench.generated[: few.asked])
+        scores["before_painting"] = judge.score(few, embeddings)
     pictures = painter.paint(embeddings, bench.recipe.seed, config.paint_steps, config.guidance)
     painted = generation.embed_pictures(workspace.clip, pictures, config.batch_size)
     scores |= judge.score(few, painted) | generation.similarity(painted, originals[few.rows])

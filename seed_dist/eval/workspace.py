@@ -22,12 +22,12 @@ from seed_dist.data.reader import ImageShards, PairedFeatures, Rows
 from seed_dist.dist.precision import dtype_of, precision_on
 from seed_dist.errors import DataError
 from seed_dist.models.captions import CaptionTokenizer, clean_caption
+from seed_dist.models.painter import Painter, load_painter
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
 
 if TYPE_CHECKING:
     from seed_dist.models.language import SeedLanguageModel
-    from seed_dist.models.painter import Painter
     from seed_dist.models.vision import FrozenClip
 
 _MEAN_SAMPLES = 2000  # training samples behind a mean vector: its error is then 1/45 of the spread
@@ -119,14 +119,14 @@ class Workspace:
 
     @cached_property
     def painter(self) -> Painter:
-        from seed_dist.models.painter import Painter
-
-        painter, codebook = Painter(self.recipe.backbones.painter, self.device), self.recipe.codebook
-        if (codebook.generation_target, codebook.generation_width) != ("image_embedding", painter.embedding_width):
+        painter, codebook = load_painter(self.recipe.backbones.painter, self.device), self.recipe.codebook
+        several = (codebook.head_queries,) if codebook.head_queries > 1 else ()
+        shape = (*several, codebook.generation_width)
+        if painter.embedding_shape != shape:
             raise UnavailableError(
-                f"{self.recipe.backbones.painter} paints from an image_embedding of width {painter.embedding_width}, "
-                f"but this recipe's tokenizer predicts {codebook.generation_target} of width "
-                f"{codebook.generation_width}; set backbones.painter to one that reads it."
+                f"{self.recipe.backbones.painter} paints from embeddings of shape {list(painter.embedding_shape)}, but "
+                f"this recipe's tokenizer predicts {codebook.generation_target} of shape {list(shape)}; set "
+                "backbones.painter to one that reads it."
             )
         return painter
 

@@ -7,9 +7,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from seed_dist.models.preprocessing import read_preprocessing
+from seed_dist.models.image_processor import SeedImageProcessor
+from seed_dist.models.preprocessing import transformers_processor
 
 ARCHITECTURE = "CLIPVisionModelWithProjection"
 
@@ -23,7 +24,13 @@ class ClipVision:
         model = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
         self._model: Any = cast(Any, model).to(device).eval().requires_grad_(False)
         self._device = device
-        self.preprocessing = read_preprocessing(preprocessor, int(self._model.config.image_size))
+        self.processor = self.read_processor(folder, preprocessor)
+
+    @staticmethod
+    def read_processor(folder: Path, preprocessor: Path) -> SeedImageProcessor:
+        """Without reading weights."""
+        config: Any = CLIPVisionConfig.from_pretrained(folder, local_files_only=True)
+        return transformers_processor(preprocessor, int(config.image_size))
 
     def patches_and_embedding(self, images: Tensor) -> tuple[Tensor, Tensor]:
         out = self._model(images.to(self._device), output_hidden_states=True)

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from transformers import Blip2VisionConfig, Blip2VisionModel
 
 from seed_dist.errors import DataError, MismatchError
+from seed_dist.models.image_processor import SeedImageProcessor
 from seed_dist.models.model_files import CONFIG_NAME, WEIGHTS_NAME, listed
-from seed_dist.models.preprocessing import read_preprocessing
+from seed_dist.models.preprocessing import transformers_processor
 
 MODEL_TYPE = "blip_2_vision_model"
 WHOLE_MODEL_TYPE = "blip-2"
@@ -52,7 +53,13 @@ class EvaVision:
         model.post_layernorm = nn.Identity()
         _load(model, folder, device, self._matmul)
         self._model: Any = model.eval().requires_grad_(False)
-        self.preprocessing = read_preprocessing(folder, int(cast(Any, config.image_size)))
+        self.processor = self.read_processor(folder)
+
+    @staticmethod
+    def read_processor(folder: Path) -> SeedImageProcessor:
+        """Without reading weights."""
+        config: Any = Blip2VisionConfig.from_pretrained(folder)
+        return transformers_processor(folder, int(config.image_size))
 
     def patches_and_embedding(self, images: Tensor) -> tuple[Tensor, None]:
         enabled = self._matmul != torch.float32

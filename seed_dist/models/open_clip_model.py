@@ -15,7 +15,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from torch import Tensor
 
-from seed_dist.models.preprocessing import Preprocessing
+from seed_dist.models.image_processor import SeedImageProcessor
+from seed_dist.models.preprocessing import open_clip_processor
 
 CONFIG_NAME = "open_clip_config.json"
 
@@ -31,11 +32,12 @@ class OpenClipModel:
         model = open_clip.create_model(name, device=device)
         self._model = cast(Any, model.eval().requires_grad_(False))
         self._tokenize = open_clip.get_tokenizer(name)
-        settings = model.visual.preprocess_cfg
-        side = cast(Any, model.visual.image_size)  # a pair in ViT towers, a number in ResNet towers
-        size_px = int(side if isinstance(side, int) else side[0])
-        mean, std = (tuple(settings[key]) for key in ("mean", "std"))
-        self.preprocessing = Preprocessing(size_px, str(settings["interpolation"]), mean, std)
+        self.processor = self.read_processor(folder)
+
+    @staticmethod
+    def read_processor(folder: Path) -> SeedImageProcessor:
+        """Without reading weights."""
+        return open_clip_processor(folder / CONFIG_NAME)
 
     def image_embedding(self, images: Tensor) -> Tensor:
         return cast(Tensor, self._model.encode_image(images.to(self._device)))

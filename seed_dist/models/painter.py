@@ -1,176 +1,147 @@
-"""The small painter: a diffusers U-Net that paints 64x64 pictures from a CLIP image embedding, as unCLIP decoders do.
-
-Pixels are folded 4x4 into channels (48 x 16 x 16). The embedding enters in two ways: through the U-Net's class
-projection, and as a map of features beside the noisy picture, because a picture has places and a vector has none.
-Sampling follows diffusers' flow-matching Euler scheduler with classifier-free guidance (the null condition is the zero
-vector).
-"""
+"""Frozen painters, which make pictures of generation embeddings. The files of a painter's folder say its family."""
 
 from __future__ import annotations
 
-import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from diffusers import ConfigMixin, FlowMatchEulerDiscreteScheduler, ModelMixin, UNet2DConditionModel
-from diffusers.configuration_utils import register_to_config
 from PIL import Image
-from torch import Tensor, nn
+from safetensors import SafetensorError
+from torch import Tensor
 
-from seed_dist.assets import resolve, weights_sha256
+from seed_dist.assets import resolve
+from seed_dist.errors import ConfigError, DataError, MismatchError
 
-FOLD = 4  # pixels per side that become one position of the U-Net
-IMAGE_SIZE_PX = 64
-CHANNELS = 3 * FOLD * FOLD
-MAP_CHANNELS, MAP_SIDE = 32, 8  # of the embedding's feature map, before it is enlarged to the U-Net's size
-_PROJECTION_HIDDEN = 512
-_BATCH = 64
+_FAMILIES = "StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline and StableUnCLIPPipeline"
 
 
-class ImageProjection(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Embeddings [B, E] -> feature maps [B, MAP_CHANNELS, side, side] that lie beside the noisy picture."""
+class Painter(Protocol):
+    """What every family offers. `default_steps` and `default_guidance` are those of its publication."""
 
-    @register_to_config  # type: ignore[untyped-decorator]
-    def __init__(self, embedding_width: int, hidden: int = _PROJECTION_HIDDEN) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(embedding_width, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, MAP_CHANNELS * MAP_SIDE * MAP_SIDE),
-        )
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        features = self.net(embedding).unflatten(1, (MAP_CHANNELS, MAP_SIDE, MAP_SIDE))
-        return F.interpolate(features, size=IMAGE_SIZE_PX // FOLD, mode="nearest")
-
-
-class PainterModel(nn.Module):
-    """Projection and U-Net together: what is trained, and what each step of sampling calls."""
-
-    def __init__(self, projection: Any, unet: Any) -> None:
-        super().__init__()
-        self.projection, self.unet = projection, unet
-
-    def forward(self, noisy: Tensor, times: Tensor, embedding: Tensor) -> Tensor:
-        """Noisy folded pictures [B, 48, 16, 16], times [B] in 0..1000, `condition` of embeddings -> clean pictures."""
-        beside = self.projection(embedding).to(noisy.dtype)
-        joined = torch.cat([noisy, beside], dim=1).contiguous(memory_format=torch.channels_last)
-        clean: Tensor = self.unet(joined, times, None, class_labels=embedding).sample
-        return clean
-
-
-def build_painter(embedding_width: int) -> PainterModel:
-    """The untrained painter."""
-    return PainterModel(ImageProjection(embedding_width), _build_unet(embedding_width))
-
-
-def _build_unet(embedding_width: int) -> UNet2DConditionModel:
-    """Three levels of 64, 128 and 128 channels, FiLM-conditioned by time and embedding."""
-    unet = UNet2DConditionModel(
-        sample_size=IMAGE_SIZE_PX // FOLD,
-        in_channels=CHANNELS + MAP_CHANNELS,
-        out_channels=CHANNELS,
-        block_out_channels=(64, 128, 128),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D",) * 3,
-        up_block_types=("UpBlock2D",) * 3,
-        mid_block_type="UNetMidBlock2D",
-        norm_num_groups=8,
-        class_embed_type="projection",
-        projection_class_embeddings_input_dim=embedding_width,
-        resnet_time_scale_shift="scale_shift",
-        cross_attention_dim=8,  # unused by these blocks; the class demands a number
-    )
-    return cast(UNet2DConditionModel, unet)
-
-
-def load_painter(reference: str) -> PainterModel:
-    """The trained painter of a folder, in float32."""
-    folder = resolve(reference, "painter")
-    parts = (("projection", ImageProjection), ("unet", UNet2DConditionModel))
-    return PainterModel(
-        *(cast(Any, kind).from_pretrained(folder / name, torch_dtype=torch.float32) for name, kind in parts)
-    )
-
-
-def condition(embedding: Tensor) -> Tensor:
-    """CLIP embeddings [B, E] of any length as the U-Net wants them: each of root-mean-square 1."""
-    return F.normalize(embedding.float(), dim=-1) * embedding.shape[-1] ** 0.5
-
-
-def fold(images: Tensor) -> Tensor:
-    """[B, 3, 64, 64] in -1..1 -> [B, 48, 16, 16]."""
-    return F.pixel_unshuffle(images, FOLD)
-
-
-def unfold(folded: Tensor) -> Tensor:
-    """The inverse of `fold`."""
-    return F.pixel_shuffle(folded, FOLD)
-
-
-class Painter:
-    """A trained painter folder: `projection/`, `unet/` and `scheduler/` in diffusers' own layout."""
-
-    def __init__(self, reference: str, device: str | torch.device = "cpu") -> None:
-        folder = resolve(reference, "painter")
-        self.reference, self.device = reference, torch.device(device)
-        self.weights_sha256 = weights_sha256(folder)
-        model: Any = load_painter(reference)
-        self._model = model.to(self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        self._scheduler_folder = folder / "scheduler"
+    reference: str
+    embedding_shape: tuple[int, ...]
+    default_steps: int
+    default_guidance: float
 
     @property
-    def embedding_width(self) -> int:
-        return int(self._model.projection.config.embedding_width)
+    def weights_sha256(self) -> str:
+        """16 hex digits of the folder's weights and configuration."""
 
-    @torch.inference_mode()
-    def paint(self, embedding: Tensor, seed: int, steps: int = 20, guidance: float = 2.0) -> list[Image.Image]:
-        """CLIP image embeddings [B, E] -> B pictures of 64x64; picture i depends on its embedding, `seed` and i alone.
+    def paint(
+        self,
+        embeddings: Tensor,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        negative: Tensor | None = None,
+    ) -> list[Image.Image]:
+        """Embeddings [B, *embedding_shape] -> B pictures; None means the family's default.
 
-        `guidance` 1 paints the condition as it is; larger values exaggerate it.
+        Picture i depends on its embeddings, `seed` and i alone, to rounding; equal arguments give equal pictures.
+        `guidance` above 1 drives it away from what `negative` [B or 1, *embedding_shape] shows, by default from a
+        picture of nothing in particular; at 1 the embedding is painted as it is and `negative` is not used.
         """
-        pictures: list[Image.Image] = []
-        for start in range(0, len(embedding), _BATCH):
-            part = embedding[start : start + _BATCH]
-            noise = [_noise(seed, start + i) for i in range(len(part))]
-            folded = self._sample(condition(part.to(self.device)), torch.stack(noise).to(self.device), steps, guidance)
-            pictures.extend(_to_pictures(unfold(folded)))
-        return pictures
-
-    def _sample(self, embedding: Tensor, noise: Tensor, steps: int, guidance: float) -> Tensor:
-        scheduler = cast(Any, FlowMatchEulerDiscreteScheduler.from_pretrained(self._scheduler_folder))
-        scheduler.set_timesteps(steps)
-        both = torch.cat([embedding, torch.zeros_like(embedding)])
-        x = noise
-        for time in scheduler.timesteps:
-            times = time.expand(2 * len(x)).to(self.device)
-            clean = self._model(torch.cat([x, x]), times, both)
-            given, null = clean.chunk(2)
-            velocity = (x - null - guidance * (given - null)) / (time / scheduler.config.num_train_timesteps)
-            x = scheduler.step(velocity, time, x).prev_sample
-        return x
 
 
-def _noise(seed: int, index: int) -> Tensor:
-    """The start of picture `index`: its own generator, so that batching changes nothing."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
-    side = IMAGE_SIZE_PX // FOLD
-    return torch.randn(CHANNELS, side, side, generator=generator)
+def load_painter(reference: str, device: str | torch.device = "cpu") -> Painter:
+    """The painter of a folder; ConfigError where its files are of no known family."""
+    folder = resolve(reference, "painter")
+    name = _pipeline_class(folder)
+    if name is None:
+        from seed_dist.models.small_painter import SmallPainter
+
+        return SmallPainter(reference, device)
+    if name == "StableDiffusionPipeline":
+        from seed_dist.models.stable_diffusion import StableDiffusionPainter
+
+        return StableDiffusionPainter(reference, device)
+    if name in ("StableUnCLIPImg2ImgPipeline", "StableUnCLIPPipeline"):
+        from seed_dist.models.stable_unclip import StableUnclipPainter
+
+        return StableUnclipPainter(reference, device)
+    raise ConfigError([f"painter {reference!r} is a {name} of diffusers, but {_FAMILIES} are what paints here"])
 
 
-def _to_pictures(images: Tensor) -> list[Image.Image]:
-    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(np.ascontiguousarray(picture)) for picture in pixels]
+def require_shape(painter: Painter, shape: tuple[int, ...]) -> None:
+    """MismatchError unless the painter reads generation embeddings of this shape (of one picture)."""
+    if painter.embedding_shape != shape:
+        raise MismatchError(
+            f"the shape of embeddings that the painter {painter.reference} reads",
+            list(painter.embedding_shape),
+            list(shape),
+            "Name a painter for this tokenizer's generation embeddings (backbones.painter).",
+        )
 
 
-def save_painter(folder: Path, model: PainterModel) -> None:
-    """Write a painter folder; weights as float16 (they are read back into float32)."""
-    halved: Any = copy.deepcopy(model).to(torch.float16)
-    halved.projection.save_pretrained(folder / "projection")
-    halved.unet.save_pretrained(folder / "unet")
-    FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000).save_pretrained(folder / "scheduler")
+@dataclass(frozen=True)
+class Block:
+    """Some of the pictures to paint: their embeddings, what they are driven away from, a source of noise for each."""
+
+    embeddings: Tensor
+    negative: Tensor | None
+    generators: list[torch.Generator]
+
+    def noise(self, *shape: int) -> Tensor:
+        """[B, *shape] on the CPU in fp32, whatever the weights: half precision draws other numbers now and then."""
+        return torch.stack([torch.randn(shape, generator=generator) for generator in self.generators])
+
+
+def blocks(embeddings: Tensor, negative: Tensor | None, seed: int, size: int) -> Iterator[Block]:
+    """At most `size` pictures at a time. Noise comes from the CPU, from a generator for each picture."""
+    if negative is not None and negative.shape != embeddings.shape:
+        if negative.shape != (1, *embeddings.shape[1:]):
+            raise DataError(
+                f"negative embeddings are {list(negative.shape)}, but {list(embeddings.shape)} is needed, or one for "
+                f"all, {[1, *embeddings.shape[1:]]}."
+            )
+        negative = negative.expand_as(embeddings)
+    for start in range(0, len(embeddings), size):
+        rows = range(start, min(start + size, len(embeddings)))
+        part = slice(rows.start, rows.stop)
+        yield Block(
+            embeddings[part], None if negative is None else negative[part], [_generator(seed, row) for row in rows]
+        )
+
+
+def load_pipeline(kind: Any, reference: str, device: torch.device, **options: Any) -> Any:
+    """A diffusers pipeline for painting: fp16 on CUDA and fp32 elsewhere, from files that are data and never code."""
+    try:
+        pipeline = kind.from_pretrained(
+            resolve(reference, "painter"), use_safetensors=True, local_files_only=True, **options
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(
+            f"painter {reference!r} cannot be read as a {kind.__name__}: {error} Its folder needs every part that its "
+            "model_index.json names, with weights as .safetensors; fetch them, or name another backbones.painter."
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.vae.enable_slicing()  # pictures are decoded one by one: the decoder needs more memory than the U-Net
+    return pipeline.to(device, torch.float16 if device.type == "cuda" else torch.float32)
+
+
+def _generator(seed: int, index: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+
+
+def _pipeline_class(folder: Path) -> str | None:
+    """What a diffusers folder says it is; None for the small painter's, which is no pipeline."""
+    path = folder / "model_index.json"
+    if not path.is_file():
+        if not (folder / "projection").is_dir():
+            raise ConfigError(
+                [
+                    f"painter folder {folder} holds neither model_index.json nor projection/; give the folder of a "
+                    f"diffusers pipeline ({_FAMILIES}), or of the small painter"
+                ]
+            )
+        return None
+    try:
+        return str(json.loads(path.read_text())["_class_name"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} does not name a pipeline ({type(error).__name__}: {error}). Fetch the painter again."
+        ) from error

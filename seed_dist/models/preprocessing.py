@@ -1,80 +1,50 @@
-"""How a picture becomes an encoder's input: squashed to a square, scaled to 0..1, normalised.
-
-Size, interpolation, mean and standard deviation are those of the encoder's own folder. The geometry is SEED's: its
-tokenizer squashes the whole picture (`blip_image_eval` of AILab-CVC/SEED, SEED_Tokenizer), where some folders crop.
-"""
+"""What an image encoder's own folder says of pre-processing, in the two layouts that encoders come in."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from seed_dist.errors import DataError
-
-PREPROCESSOR_NAME = "preprocessor_config.json"
-_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-# CLIP's, which every published encoder here shares (openai/CLIP, clip.py `_transform`).
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+from seed_dist.models.image_processor import PREPROCESSOR_NAME, SeedImageProcessor, read_settings, unusable
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """`size_px` is the side of the square; `interpolation` bicubic or bilinear."""
-
-    size_px: int
-    interpolation: str = "bicubic"
-    mean: tuple[float, ...] = CLIP_MEAN
-    std: tuple[float, ...] = CLIP_STD
-
-    def details(self) -> dict[str, Any]:
-        """For manifests."""
-        return {
-            "geometry": "squash",
-            "size_px": self.size_px,
-            "interpolation": self.interpolation,
-            "mean": [round(value, 6) for value in self.mean],
-            "std": [round(value, 6) for value in self.std],
-        }
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """A picture of any size and mode as float32 [3, size, size]."""
-        size = (self.size_px, self.size_px)
-        image = image.convert("RGB")
-        if image.size != size:
-            image = image.resize(size, _RESAMPLING[self.interpolation])
-        pixels = torch.from_numpy(np.asarray(image, dtype=np.uint8).copy()).permute(2, 0, 1).float() / 255
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return (pixels - mean) / std
+def open_clip_processor(path: Path) -> SeedImageProcessor:
+    """Of an open_clip_config.json; open_clip's defaults, which are CLIP's, for what it omits."""
+    config = read_settings(path)
+    try:
+        settings, side = config.get("preprocess_cfg", {}), config["model_cfg"]["vision_cfg"].get("image_size", 224)
+        given = {key: tuple(map(float, settings[key])) for key in ("mean", "std") if key in settings}
+        size_px = int(side if isinstance(side, int) else side[0])
+        return SeedImageProcessor(size_px, settings.get("interpolation", "bicubic"), **given)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise unusable(path, error) from error
 
 
-def read_preprocessing(folder: Path, size_px: int) -> Preprocessing:
-    """What a transformers `preprocessor_config.json` says, CLIP's own where the folder has none.
+def transformers_processor(folder: Path, size_px: int) -> SeedImageProcessor:
+    """Of a folder's preprocessor_config.json; CLIP's own where the folder has none.
 
     `size_px` is what the model takes; DataError where the file says another size or an unknown interpolation.
     """
     path = folder / PREPROCESSOR_NAME
     if not path.is_file():
-        return Preprocessing(size_px)
+        return SeedImageProcessor(size_px)
+    values = read_settings(path)
     try:
-        values = json.loads(path.read_text())
         stated = _side(values.get("crop_size") if values.get("do_center_crop") else values.get("size"))
         interpolation = Image.Resampling(values.get("resample", Image.Resampling.BICUBIC)).name.lower()
         mean, std = (tuple(map(float, values[name])) for name in ("image_mean", "image_std"))
+        processor = SeedImageProcessor(size_px, interpolation, mean, std)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}). Copy or fetch it again.") from error
-    if stated not in (None, size_px) or interpolation not in _RESAMPLING:
+        raise unusable(path, error) from error
+    if stated not in (None, size_px):
         raise DataError(
-            f"{path} asks for {stated} px and {interpolation}, but the model takes {size_px} px, and bicubic or "
-            "bilinear is needed. Use the file that belongs to the model."
+            f"{path} asks for {stated} px and {interpolation}, but the model takes {size_px} px. Use the file that "
+            "belongs to the model."
         )
-    return Preprocessing(size_px, interpolation, mean, std)
+    return processor
 
 
 def _side(size: Any) -> int | None:

@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from seed_dist.config import BackboneConfig, CodebookConfig, QFormerConfig
-from seed_dist.errors import DataError, MismatchError
+from seed_dist.errors import ConfigError, DataError, MismatchError
+from seed_dist.models.image_ids import checked_ids
+from seed_dist.models.image_processor import PREPROCESSOR_NAME, Picture, SeedImageProcessor, as_pictures
 from seed_dist.models.model_files import load_weights, read_config, save_model, section
+from seed_dist.models.painter import Painter, load_painter, require_shape
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import SeedQuantizer
 
 if TYPE_CHECKING:
     from seed_dist.models.captions import CaptionTokenizer
-    from seed_dist.models.painter import Painter
     from seed_dist.models.vision import FrozenClip
 
 _MODEL_TYPE = "seed_tokenizer"
-Images = Sequence[Image.Image] | Tensor
+Images: TypeAlias = Picture | Sequence[Picture] | Tensor
+Ids: TypeAlias = Tensor | Sequence[Sequence[int]] | Sequence[int] | npt.NDArray[np.integer[Any]]
 
 
 class SeedTokenizer(nn.Module):
     """A trained tokenizer: Causal Q-Former, quantizer with its decoders, and the names of the frozen backbones.
 
-    Images are given as PIL pictures, or as patch features [B, P, V] of the image encoder (any float dtype). Backbones
-    load on first use: with patch features no image encoder is needed, without `paint` no painter, without text no
-    text tokenizer.
+    Images are given as PIL pictures or numpy arrays uint8 [H, W, 3], as the pixel values [B, 3, S, S] that `processor`
+    makes of them, or as patch features [B, P, V] of the image encoder (any float dtype). One picture, or the ids of one
+    image, is a batch of one. Backbones load on first use: with patch features no image encoder is needed, without
+    `paint` no painter, without text no text tokenizer.
 
     Work is done in blocks of `batch_size`. In fp32 the ids of an image do not depend on the block it is in, except
     where two codes are equally near to within rounding (about 1e-6).
@@ -50,6 +57,7 @@ class SeedTokenizer(nn.Module):
         self.qformer, self.quantizer = qformer, quantizer
         self.backbones, self.provenance = backbones, dict(provenance or {})
         self.batch_size = 64
+        self._processor: SeedImageProcessor | None = None
         self._image_encoder: FrozenClip | None = None
         self._captions: CaptionTokenizer | None = None
         self._painter: Painter | None = None
@@ -66,10 +74,15 @@ class SeedTokenizer(nn.Module):
         backbones = section(values, "backbones", BackboneConfig, folder)
         model = cls(qformer, quantizer, backbones, values.get("provenance"))
         load_weights(model, folder)
+        if (folder / PREPROCESSOR_NAME).is_file():
+            model._processor = SeedImageProcessor.from_pretrained(folder)
         return model.to(device)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json (all sizes, backbones, provenance) and model.safetensors (no training statistics)."""
+        """Write config.json (all sizes, backbones, provenance) and model.safetensors (no training statistics).
+
+        And preprocessor_config.json, where the image encoder's folder or that file is at hand.
+        """
         config = {
             "model_type": _MODEL_TYPE,
             "qformer": dataclasses.asdict(self.qformer.config),
@@ -78,7 +91,18 @@ class SeedTokenizer(nn.Module):
             "backbones": dataclasses.asdict(self.backbones),
             "provenance": self.provenance,
         }
+        with suppress(ConfigError, DataError):  # trained from features, on a machine without the image encoder
+            self.processor.save_pretrained(folder)
         save_model(Path(folder), self, config)
+
+    @property
+    def processor(self) -> SeedImageProcessor:
+        """The pre-processing of pictures: what the export says, otherwise what the image encoder's folder says."""
+        if self._processor is None:
+            from seed_dist.models.vision import processor_of
+
+            self._processor = processor_of(self.backbones.image_encoder, "image_encoder")
+        return self._processor
 
     @property
     def device(self) -> torch.device:
@@ -87,7 +111,7 @@ class SeedTokenizer(nn.Module):
     @torch.no_grad()
     def encode(self, images: Images) -> Tensor:
         """B images -> ids, int64 [B, Q] on the CPU, each in 0 .. codebook size - 1."""
-        ids = self._in_blocks(images, lambda block: self.quantizer.codes(self._causal(block)))
+        ids = self._in_blocks(images, lambda block, first: self.quantizer.codes(self._causal(block, first)))
         return ids if ids is not None else torch.empty(0, self.quantizer.queries, dtype=torch.int64)
 
     @torch.no_grad()
@@ -97,32 +121,38 @@ class SeedTokenizer(nn.Module):
         return embeddings if embeddings is not None else torch.empty(0, self.quantizer.queries, self.quantizer.width)
 
     @torch.no_grad()
-    def reconstruct(self, ids: Tensor) -> Tensor:
+    def reconstruct(self, ids: Ids) -> Tensor:
         """Ids [B, Q] -> causal embeddings recovered from them [B, Q, W]."""
-        ids = self._checked(ids)
         return self._on_ids(ids, lambda block: self.quantizer.reconstruct(self.quantizer.decode(block)))
 
     @torch.no_grad()
-    def decode_embeddings(self, ids: Tensor) -> Tensor:
+    def decode_embeddings(self, ids: Ids) -> Tensor:
         """Ids [B, Q] -> generation embeddings [B, G] (or [B, N, G]) like the generation encoder's, un-normalised."""
-        ids = self._checked(ids)
         return self._on_ids(ids, lambda block: self.quantizer.generation_embedding(self.quantizer.decode(block)))
 
-    def paint(self, ids: Tensor, seed: int = 0, steps: int = 20, guidance: float = 2.0) -> list[Image.Image]:
-        """Ids [B, Q] -> B pictures by the frozen painter; equal arguments give equal pictures."""
+    def paint(
+        self,
+        ids: Ids,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        negative: Ids | None = None,
+    ) -> list[Image.Image]:
+        """Ids [B, Q] -> B pictures by the frozen painter; equal arguments give equal pictures.
+
+        `steps` and `guidance` are by default those of the painter's publication. Guidance above 1 drives the pictures
+        away from what the ids `negative` show, [B, Q] or one image's for all; by default from nothing in particular.
+        """
+        problems = [f"steps is {steps}; at least 1 is needed"] if steps is not None and steps < 1 else []
+        problems += [f"guidance is {guidance}; 0 or more"] if guidance is not None and not guidance >= 0 else []
+        if problems:
+            raise ConfigError(problems)
         embeddings = self.decode_embeddings(ids)
         if self._painter is None:
-            from seed_dist.models.painter import Painter
-
-            self._painter = Painter(self.backbones.painter, self.device)
-        if self._painter.embedding_width != embeddings.shape[-1]:
-            raise MismatchError(
-                f"the width of embeddings that the painter {self._painter.reference} reads",
-                self._painter.embedding_width,
-                embeddings.shape[-1],
-                "Name a painter for this tokenizer's generation embeddings (backbones.painter).",
-            )
-        return self._painter.paint(embeddings, seed, steps, guidance)
+            self._painter = load_painter(self.backbones.painter, self.device)
+        require_shape(self._painter, tuple(embeddings.shape[1:]))
+        away = None if negative is None else self.decode_embeddings(negative)
+        return self._painter.paint(embeddings, seed, steps, guidance, away)
 
     @torch.no_grad()
     def image_feature(self, images: Images) -> Tensor:
@@ -131,7 +161,7 @@ class SeedTokenizer(nn.Module):
         return self.qformer.image_feature(self.causal_embeddings(images).to(self.device)).cpu()
 
     @torch.no_grad()
-    def code_feature(self, ids: Tensor) -> Tensor:
+    def code_feature(self, ids: Ids) -> Tensor:
         """Ids [B, Q] -> unit vectors [B, D] for retrieval, from the embeddings that are recovered from the codes."""
         self._need_text_path()
         return self.qformer.image_feature(self.reconstruct(ids).to(self.device)).cpu()
@@ -151,24 +181,15 @@ class SeedTokenizer(nn.Module):
             features.append(self.qformer.text_feature(hidden).cpu())
         return torch.cat(features) if features else torch.empty(0, self.qformer.config.projection_width)
 
-    def _causal(self, images: Images) -> Tensor:
-        return self.qformer.embed_image(self._patch_features(images).to(self.device))
+    def _causal(self, images: Tensor | Sequence[Picture], first: int) -> Tensor:
+        return self.qformer.embed_image(self._patch_features(images, first).to(self.device))
 
-    def _patch_features(self, images: Images) -> Tensor:
-        if isinstance(images, Tensor):
-            width = self.qformer.config.vision_width
-            if images.ndim != 3 or images.shape[-1] != width or not images.is_floating_point():
-                raise DataError(
-                    f"patch features are {images.dtype} {tuple(images.shape)}, but floats of shape [B, P, {width}] are "
-                    "needed. Give features of this tokenizer's image encoder, or PIL images."
-                )
+    def _patch_features(self, images: Tensor | Sequence[Picture], first: int) -> Tensor:
+        if isinstance(images, Tensor) and images.ndim == 3:
             return images
-        if self._image_encoder is None:
-            from seed_dist.models.vision import FrozenClip
-
-            self._image_encoder = FrozenClip(self.backbones.image_encoder, self.device, "image_encoder")
-        encoder, width = self._image_encoder, self.qformer.config.vision_width
-        features = encoder.patch_features(torch.stack([encoder.preprocess(image) for image in images]).to(self.device))
+        pixels = images if isinstance(images, Tensor) else self.processor(images, first)
+        encoder, width = self._loaded_encoder(), self.qformer.config.vision_width
+        features = encoder.patch_features(pixels.float().to(self.device))
         if features.shape[-1] != width:
             raise MismatchError(
                 f"the width of patch features of {encoder.reference}",
@@ -178,30 +199,45 @@ class SeedTokenizer(nn.Module):
             )
         return features
 
-    def _in_blocks(self, images: Images, function: Callable[[Images], Tensor]) -> Tensor | None:
-        """`function` of blocks of images, joined on the CPU; None without images."""
-        blocks = [
-            function(images[start : start + self.batch_size]).cpu() for start in range(0, len(images), self.batch_size)
-        ]
+    def _loaded_encoder(self) -> FrozenClip:
+        if self._image_encoder is None:
+            from seed_dist.models.vision import FrozenClip
+
+            encoder = FrozenClip(self.backbones.image_encoder, self.device, "image_encoder")
+            if encoder.processor != self.processor:
+                raise MismatchError(
+                    f"the pre-processing of {encoder.reference}",
+                    encoder.processor.details(),
+                    self.processor.details(),
+                    "Name the image encoder that this tokenizer was trained with (backbones.image_encoder).",
+                )
+            self._image_encoder = encoder
+        return self._image_encoder
+
+    def _in_blocks(
+        self, images: Images, function: Callable[[Tensor | Sequence[Picture], int], Tensor]
+    ) -> Tensor | None:
+        """`function` of blocks of images and the number of the first, joined on the CPU; None without images."""
+        items = self._checked_tensor(images) if isinstance(images, Tensor) else as_pictures(images)
+        starts = range(0, len(items), self.batch_size)
+        blocks = [function(items[start : start + self.batch_size], start).cpu() for start in starts]
         return torch.cat(blocks) if blocks else None
 
-    def _on_ids(self, ids: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        # An empty batch goes through as one empty block, which gives the right shape.
-        return torch.cat([function(block).cpu() for block in ids.to(self.device).split(self.batch_size)])
+    def _checked_tensor(self, images: Tensor) -> Tensor:
+        width, side = self.qformer.config.vision_width, self.processor.size_px if images.ndim == 4 else 0
+        shape = {3: (*images.shape[:2], width), 4: (len(images), 3, side, side)}.get(images.ndim)
+        if images.shape != shape or not images.is_floating_point():
+            raise DataError(
+                f"images are a tensor {images.dtype} {tuple(images.shape)}, but floats are needed: patch features "
+                f"[B, P, {width}] of this tokenizer's image encoder, or pixel values [B, 3, S, S] of its processor. "
+                "Or give PIL images."
+            )
+        return images
 
-    def _checked(self, ids: Tensor) -> Tensor:
-        ids = torch.as_tensor(ids)
-        queries, size = self.quantizer.queries, self.quantizer.config.size
-        if ids.ndim != 2 or ids.shape[1] != queries or ids.is_floating_point() or ids.dtype == torch.bool:
-            raise DataError(
-                f"ids are {ids.dtype} {tuple(ids.shape)}, but integers of shape [images, {queries}] are needed."
-            )
-        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
-            raise DataError(
-                f"ids reach from {int(ids.min())} to {int(ids.max())}, but this codebook has 0 to {size - 1}. "
-                "Subtract the language model's offset of image tokens, or use the tokenizer that made the ids."
-            )
-        return ids.long()
+    def _on_ids(self, ids: Ids, function: Callable[[Tensor], Tensor]) -> Tensor:
+        checked = checked_ids(ids, self.quantizer.queries, self.quantizer.config.size)
+        # An empty batch goes through as one empty block, which gives the right shape.
+        return torch.cat([function(block).cpu() for block in checked.to(self.device).split(self.batch_size)])
 
     def _need_text_path(self) -> None:
         if not self.qformer.has_text_path:

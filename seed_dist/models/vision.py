@@ -26,8 +26,8 @@ from seed_dist.errors import ConfigError, DataError
 from seed_dist.models import clip_vision, eva_vision, open_clip_model
 from seed_dist.models.clip_vision import ClipVision
 from seed_dist.models.eva_vision import EvaVision
+from seed_dist.models.image_processor import SeedImageProcessor
 from seed_dist.models.open_clip_model import OpenClipModel
-from seed_dist.models.preprocessing import Preprocessing
 from seed_dist.models.stable_diffusion_text import StableDiffusionText
 
 
@@ -36,7 +36,7 @@ class SeesPictures(Protocol):
     """Pixels [B, 3, H, W] -> patch features [B, P, V] and embeddings [B, E], None where the model has none."""
 
     kind: str
-    preprocessing: Preprocessing
+    processor: SeedImageProcessor
 
     def patches_and_embedding(self, images: Tensor) -> tuple[Tensor, Tensor | None]: ...
 
@@ -79,7 +79,12 @@ class FrozenClip:
     @property
     def image_size(self) -> int:
         """Side of the square that pictures become, in pixels."""
-        return self._sees().preprocessing.size_px
+        return self.processor.size_px
+
+    @property
+    def processor(self) -> SeedImageProcessor:
+        """The pre-processing that the folder asks for."""
+        return self._sees().processor
 
     @property
     def joins_both(self) -> bool:
@@ -89,12 +94,12 @@ class FrozenClip:
     def details(self) -> dict[str, Any]:
         """What a manifest must say so that features of other weights or pre-processing are never mixed in."""
         sees = isinstance(self._model, SeesPictures)
-        preprocessing = self._sees().preprocessing.details() if sees else {}
+        preprocessing = self.processor.details() if sees else {}
         return {"encoder": self.reference, "weights_sha256": self.weights_sha256, "preprocessing": preprocessing}
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """A picture of any size and mode as float32 [3, H, W]."""
-        return self._sees().preprocessing(image)
+        return self.processor.preprocess(image)
 
     @torch.inference_mode()
     def patch_features(self, images: Tensor) -> Tensor:
@@ -150,19 +155,37 @@ class FrozenClip:
         )
 
 
+def processor_of(reference: str, option: str | None = None) -> SeedImageProcessor:
+    """The pre-processing that an image encoder's folder asks for, without reading its weights."""
+    kind, places = _kind(resolve(reference, option))
+    if kind is StableDiffusionText:
+        raise ConfigError([f"backbone {reference!r} is a {kind.kind}, which sees no pictures"])
+    processor: SeedImageProcessor = kind.read_processor(*places)
+    return processor
+
+
 def _open(folder: Path, device: torch.device) -> OpenClipModel | ClipVision | StableDiffusionText | EvaVision:
-    """The model of a folder, by its configuration files. DataError where none says what it is."""
+    kind, places = _kind(folder)
+    model: OpenClipModel | ClipVision | StableDiffusionText | EvaVision = kind(*places, device)
+    return model
+
+
+def _kind(folder: Path) -> tuple[Any, tuple[Path, ...]]:
+    """The class of a folder's model and where its parts are, by its configuration files.
+
+    DataError where none says what it is.
+    """
     if (folder / open_clip_model.CONFIG_NAME).is_file():
-        return OpenClipModel(folder, device)
+        return OpenClipModel, (folder,)
     if (folder / "model_index.json").is_file():
         if (folder / "image_encoder").is_dir():
-            return ClipVision(folder / "image_encoder", folder / "feature_extractor", device)
-        return StableDiffusionText(folder, device)
+            return ClipVision, (folder / "image_encoder", folder / "feature_extractor")
+        return StableDiffusionText, (folder,)
     model_type, architectures = _described(folder)
     if model_type in (eva_vision.MODEL_TYPE, eva_vision.WHOLE_MODEL_TYPE):
-        return EvaVision(folder, device)
+        return EvaVision, (folder,)
     if clip_vision.ARCHITECTURE in architectures:
-        return ClipVision(folder, folder, device)
+        return ClipVision, (folder, folder)
     raise DataError(
         f"{folder} is no encoder that is known here: it has no {open_clip_model.CONFIG_NAME} and no model_index.json, "
         f"and its config.json says model_type {model_type!r}, architectures {architectures}. Needed are model_type "

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from seed_dist.data.codec import UnusableImageError, check_image, decode_image
+from seed_dist.data.codec import check_image, decode_image
 from seed_dist.data.folder_source import walk
 from seed_dist.data.pairs import IMAGE_SUFFIXES, readable
 from seed_dist.errors import DataError
+from seed_dist.pixels import UnusableImageError
 
 _SHARD_SUFFIX = ".tar"
 
@@ -58,7 +59,12 @@ def read_pictures(files: Sequence[Path]) -> Iterator[Picture | Unreadable]:
         if path.suffix.lower() == _SHARD_SUFFIX:
             yield from _in_shard(path)
         else:
-            yield _picture(_line(path), path)
+            yield read_picture(path)
+
+
+def read_picture(path: Path) -> Picture | Unreadable:
+    """One picture file."""
+    return _picture(_line(path), path)
 
 
 def _in_shard(path: Path) -> Iterator[Picture | Unreadable]:

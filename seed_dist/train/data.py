@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from seed_dist.config import Recipe, StageName, TrainConfig
 from seed_dist.data.reader import PairedFeatures
-from seed_dist.order import batch_ids, rank_slice
+from seed_dist.order import SampleOrder, block_samples, rank_slice
 
 Ids = npt.NDArray[np.int64]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,8 +50,7 @@ def open_data(recipe: Recipe, stage: StageName, work: Path) -> StageData:
 class Order:
     """Which samples this rank takes in which step: arithmetic on the step number, see `seed_dist.order`."""
 
-    samples: int
-    seed: int
+    samples: SampleOrder
     training: TrainConfig
     rank: int
     size: int
@@ -65,19 +59,19 @@ class Order:
         """Sample numbers of this rank for each micro-batch of a step.
 
         The global batch is cut into micro-batches first and among the ranks second, so that the samples that meet in a
-        micro-batch do not depend on the number of ranks.
+        micro-batch do not depend on the number of ranks. A micro-batch is in the order of the disk: then a rank reads
+        forwards, and through a whole window of the order from the same part of its blocks, so that nodes which keep
+        what they read hardly keep the same.
         """
-        ids = batch_ids(self.samples, self.seed, step, self.training.global_batch)
-        return [rank_slice(part, self.rank, self.size) for part in np.split(ids, self.training.accumulation)]
+        ids = self.samples.batch(step, self.training.global_batch)
+        return [rank_slice(np.sort(part), self.rank, self.size) for part in np.split(ids, self.training.accumulation)]
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples of this rank in one micro-batch."""
+        return self.training.global_batch // self.training.accumulation // self.size
 
 
-def prefetched(make: Callable[[int], T], first: int, last: int) -> Iterator[T]:
-    """`make(step)` for the steps first..last-1, each made in a thread while the one before is used."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as pool:
-        ahead: deque[Future[T]] = deque()
-        for step in range(first, last):
-            ahead.append(pool.submit(make, step))
-            if len(ahead) > 1:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+def order_of(train: PairedFeatures, seed: int, training: TrainConfig, rank: int, size: int) -> Order:
+    """The order in which the features are trained on; their size on disk decides what is shuffled together."""
+    return Order(SampleOrder(len(train), seed, block_samples(train.sample_bytes)), training, rank, size)

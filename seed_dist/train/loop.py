@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import time
 
-from torch import Tensor
-
 from seed_dist.faults import fault_point
-from seed_dist.train.data import prefetched
 from seed_dist.train.events import count_skip, log_step, save, validate
 from seed_dist.train.run import Outcome, Run
 from seed_dist.train.schedule import learning_rate
 from seed_dist.train.state import seed_everything
+from seed_dist.train.steps import steps_ahead
 
 
 def train(run: Run, last_step: int) -> Outcome:
@@ -28,7 +26,7 @@ def train(run: Run, last_step: int) -> Outcome:
     if state.step == 0:
         validate(run)  # where training starts from; and what breaks in validation breaks now, not hours later
     # The reader starts here and not earlier, because only now the position is known.
-    steps = prefetched(lambda step: read_step(run, step), state.step, last_step)
+    steps = steps_ahead(run, last_step)
     began_s = time.monotonic()
     for micro_batches in steps:
         data_wait_s = time.monotonic() - began_s
@@ -61,8 +59,3 @@ def train(run: Run, last_step: int) -> Outcome:
             return Outcome.STOPPED
         began_s = time.monotonic()
     return Outcome.FINISHED if state.step >= training.steps else Outcome.LIMIT
-
-
-def read_step(run: Run, step: int) -> list[dict[str, Tensor]]:
-    """This rank's micro-batches of a step, a function of the step number."""
-    return [run.stage.make_batch(ids, step) for ids in run.order.micro_batches(step)]

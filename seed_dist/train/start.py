@@ -24,7 +24,7 @@ from seed_dist.obs.journal import JOURNAL, Journal
 from seed_dist.obs.mlflow_process import When, copied_to_mlflow
 from seed_dist.obs.progress import Progress
 from seed_dist.obs.provenance import attempt, check_run, record_run
-from seed_dist.train.data import Order, StageData
+from seed_dist.train.data import StageData, order_of
 from seed_dist.train.loop import train
 from seed_dist.train.parameter_groups import parameter_groups
 from seed_dist.train.run import Outcome, Run
@@ -83,7 +83,7 @@ def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
             stage=stage,
             engine=engine,
             training=training,
-            order=Order(len(data.train), order_seed, training, comm.rank, comm.size),
+            order=order_of(data.train, order_seed, training, comm.rank, comm.size),
             state=state,
             checkpoints=folder / CHECKPOINTS,
             journal=journal,

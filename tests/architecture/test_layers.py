@@ -11,7 +11,7 @@ from tests.architecture.sources import Source, imports, sources
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("cli", "faults", "fsio", "topology"),
-    ("config", "order"),
+    ("config", "order", "pixels"),
     ("assets",),  # its command reads recipes
     ("data", "losses", "models"),
     ("glyphs",),  # uses the models' torchvision guard and painter

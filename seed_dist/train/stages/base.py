@@ -14,6 +14,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from seed_dist.config import Recipe
+from seed_dist.data.reader import Buffers
 from seed_dist.dist.comm import Comm, on_main
 from seed_dist.dist.engine import Engine
 from seed_dist.errors import MismatchError
@@ -47,8 +48,10 @@ class Stage(nn.Module, ABC):
         """Loss (scalar) and detached scalar metrics of one micro-batch. The mean over ranks is the global batch's."""
 
     @abstractmethod
-    def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
-        """A micro-batch of training samples as CPU tensors. Runs in a thread; a function of its arguments alone."""
+    def make_batch(self, ids: Ids, step: int, out: Buffers | None = None) -> dict[str, Tensor]:
+        """A micro-batch of training samples as CPU tensors, the stored features in `out` where it is given. Runs in a
+        thread; a function of its arguments alone.
+        """
 
     @abstractmethod
     def validate(self) -> dict[str, float]:
@@ -70,12 +73,14 @@ class Stage(nn.Module, ABC):
         """Further figures for the journal, equal on all ranks; only called when a step is logged."""
         return {}
 
-    def read_view(self, ids: Ids, step: int) -> dict[str, npt.NDArray[Any]]:
-        """Training samples, of each the view that (seed, id, step) draws; all targets of a sample in the same view."""
-        if self.recipe.views == 1:
-            return self.data.train.read(ids)
-        drawn = coins(ids, derived_seed(self.recipe.seed, "view", step)) * self.recipe.views
-        return self.data.train.read(ids, drawn.astype(np.int64))
+    def drawn_views(self, ids: Ids, step: int) -> Ids | None:
+        """Which view [B] of each training sample a step takes: a function of (seed, id, step). None where all have
+        one.
+        """
+        if self.data.train.views == 1:
+            return None
+        drawn = coins(ids, derived_seed(self.recipe.seed, "view", step)) * self.data.train.views
+        return drawn.astype(np.int64)
 
     def own_validation_ids(self) -> Ids:
         """This rank's part of the validation samples."""
@@ -102,8 +107,7 @@ def check_made_by(model: CausalQFormer | SeedQuantizer, data: StageData, target:
     """MismatchError unless the features `target` were made by this exported model: after a new training of the stage
     before, features of the old weights must not be mixed with the new export."""
     expected = module_fingerprint(model, dataclasses.asdict(model.config))
-    made = [shards for name, shards in data.train.sets.items() if name.partition(".")[0] == target]
-    for features in (*made, data.val.sets[target]):
+    for features in (*data.train.views_of(target), *data.val.views_of(target)):
         found = features.manifest.details["weights_sha256"]
         if found != expected:
             raise MismatchError(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seed_dist.assets import resolve
 from seed_dist.config import Recipe
+from seed_dist.data.reader import Buffers
 from seed_dist.dist.comm import Comm
 from seed_dist.errors import ConfigError, MismatchError
 from seed_dist.losses import contrastive_loss
@@ -59,9 +60,9 @@ class CausalQFormerStage(Stage):
         if self.recipe.backbones.qformer is not None:
             self.qformer.start_from(resolve(self.recipe.backbones.qformer, "qformer"))
 
-    def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
+    def make_batch(self, ids: Ids, step: int, out: Buffers | None = None) -> dict[str, Tensor]:
         captions = [self.data.train.captions[i] for i in ids]
-        patches = self.read_view(ids, step)["patches"]
+        patches = self.data.train.read(ids, out, self.drawn_views(ids, step))["patches"]
         if not self.recipe.qformer.exchanged_negatives:
             return self._batch(patches, captions)
         wholes = coins(ids, derived_seed(self.recipe.seed, "exchange", step)) < 0.5

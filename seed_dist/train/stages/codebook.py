@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seed_dist.config import Recipe
+from seed_dist.data.reader import Buffers
 from seed_dist.dist.comm import Comm
 from seed_dist.dist.engine import Engine
 from seed_dist.errors import MismatchError
@@ -19,7 +20,7 @@ from seed_dist.models.code_usage import usage_of
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import CODEBOOK_PARAMETER, SeedQuantizer
-from seed_dist.order import batch_ids
+from seed_dist.order import permute
 from seed_dist.train.data import StageData
 from seed_dist.train.stages.base import Ids, Stage, check_made_by
 
@@ -56,8 +57,8 @@ class CodebookStage(Stage):
             losses
         )
 
-    def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
-        features = self.read_view(ids, step)
+    def make_batch(self, ids: Ids, step: int, out: Buffers | None = None) -> dict[str, Tensor]:
+        features = self.data.train.read(ids, out, self.drawn_views(ids, step))
         return {"causal": torch.from_numpy(features["causal"]), "target": torch.from_numpy(features[self._target])}
 
     def prepare(self) -> None:
@@ -66,7 +67,8 @@ class CodebookStage(Stage):
         if not (codebook.whiten_init or codebook.kmeans_init):
             return
         wanted = -(-_KMEANS_VECTORS_PER_CODE * codebook.size // self.recipe.qformer.queries)
-        ids = batch_ids(len(self.data.train), self.recipe.seed, 0, min(wanted, len(self.data.train)))
+        samples = len(self.data.train)
+        ids = permute(np.arange(min(wanted, samples)), samples, self.recipe.seed)
         causal = torch.from_numpy(self.data.train.read(ids)["causal"])
         if codebook.whiten_init:
             self.model.whiten_from(causal)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seed_dist.config import Recipe
+from seed_dist.data.reader import Buffers
 from seed_dist.dist.comm import Comm
 from seed_dist.dist.precision import dtype_of, precision_on
 from seed_dist.errors import ConfigError, MismatchError
@@ -55,10 +56,10 @@ class LoraStage(Stage):
         share = tokens / self.comm.mean(tokens)
         return loss * share, {"scored_tokens": tokens}
 
-    def make_batch(self, ids: Ids, step: int) -> dict[str, Tensor]:
+    def make_batch(self, ids: Ids, step: int, out: Buffers | None = None) -> dict[str, Tensor]:
         flips = coins(ids, derived_seed(self.recipe.seed, "direction", step)) < self.recipe.lora.caption_first_share
         captions = [self.data.train.captions[i] for i in ids]
-        return self._sequences(captions, self.data.train.read(ids)["codes"], flips)
+        return self._sequences(captions, self.data.train.read(ids, out)["codes"], flips)
 
     def prepare(self) -> None:
         """The code rows start from the codebook's vectors, if the recipe asks for it."""

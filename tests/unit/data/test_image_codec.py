@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seed_dist.data.codec import UnusableImageError, check_image, decode_image
+from seed_dist.data.codec import check_image, decode_image
+from seed_dist.pixels import UnusableImageError
 from tests.pictures import picture
 
 ORIENTATION = 0x0112

@@ -34,7 +34,7 @@ def test_what_is_written_comes_back(tmp_path):
     assert index.shard.tolist() == [0, 0, 0, 1, 1]
     assert index.checksum.tolist() == [row.checksum for row in ROWS]
     assert pq.read_table(tmp_path / "index.parquet").column_names == [
-        "key", "shard", "offset", "size", "checksum", "caption", "ext"
+        "key", "shard", "offset", "size", "checksum", "caption", "ext", "other_captions"
     ]  # fmt: skip
 
 

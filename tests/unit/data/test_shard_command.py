@@ -53,6 +53,10 @@ def test_the_command_says_what_it_made_and_that_it_is_done(root, tmp_path, sourc
         (["good", "out", "--shard-samples", "0"], 2, "--shard-samples is 0; at least 1 is needed"),
         (["good", "out", "--max-reject-fraction", "2"], 2, "--max-reject-fraction is 2.0; a number from 0 to 1"),
         (["good", "out", "--workers", "0"], 2, "--workers is 0; at least 1"),
+        (["good", "out", "--min-similarity", "x"], 2, "--min-similarity is 'x'; COLUMN=NUMBER is needed"),
+        (["good", "out", "--resize", "squash", "--max-aspect", "0.5"], 2, "2 configuration problem(s)"),
+        (["good", "out", "--image-name", "{a.__class__}"], 2, "'a.__class__' is no name of a column"),
+        (["good", "*.csv", "out"], 3, "error: source *.csv matches nothing"),
         (["good", "out", "--wrokers", "1"], 2, "unrecognized arguments: --wrokers"),
     ],
 )
@@ -95,6 +99,15 @@ def test_a_killed_run_is_continued_to_the_same_bytes(root, tmp_path, source, poi
     assert len(finished) == {"shard.s": 2, "shard.f": 1, "shard.a": 3, "assembl": 5}[point[:7]]
 
 
+def test_several_sources_with_options_between(root, tmp_path, source):
+    fill(tmp_path / "more", 3)
+    run = shard(root, tmp_path / "more", "--min-side-px", 11, source, "--max-reject-fraction", 0, tmp_path / "out")
+    assert run.returncode == 3
+    assert "no usable pair is left" in run.stderr
+    run = shard(root, tmp_path / "more", "--min-side-px", 10, source, "--shard-samples", 20, tmp_path / "two")
+    assert "48 pairs in 3 shards, none rejected" in run.stdout, run.stderr
+
+
 def announced(out, path):
     return (out / ".progress" / f"{path.stem}.json").exists()
 
@@ -115,10 +128,10 @@ def test_workers_leave_with_a_killed_parent(root, tmp_path):
     path.write_text(
         textwrap.dedent("""
             import os, time
-            from seed_dist.data.sharding import _pool
+            from seed_dist.data.workers import process_pool
 
             if __name__ == "__main__":
-                with _pool(2) as pool:
+                with process_pool(2) as pool:
                     pool.submit(os.getpid).result()
                     pool.submit(time.sleep, 600)
                     os.kill(os.getpid(), 9)

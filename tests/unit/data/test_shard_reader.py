@@ -31,15 +31,16 @@ def write_set(folder, array, images="images-1", prefix="k", details=None):
     assembly = Assembly(folder, Plan("features", {"images": images}, described))
     folder.mkdir(parents=True)
     assembly.begin()
-    header, records = npy_header(array.dtype, array.shape[1:]), []
+    header, names = npy_header(array.dtype, array.shape[1:]), []
     for number, start in enumerate(range(0, len(array), PER_SHARD)):
         rows = []
         with open_shard(folder / f"shard-{number:06d}.tar") as shard:
             for i in range(start, min(start + PER_SHARD, len(array))):
                 place = shard.add(f"{prefix}{i:04d}.npy", header + array[i].tobytes())
                 rows.append(IndexRow(f"{prefix}{i:04d}", place.offset, place.size, place.checksum, f"c{i}", "npy"))
-        records.append(ShardRecord(shard.entry(len(rows)), tuple(rows)))
-    return assembly.commit(records, {})
+        assembly.announce(ShardRecord(shard.entry(len(rows)), tuple(rows)))
+        names.append(shard.name)
+    return assembly.commit(names, {})
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_threads_may_share_a_reader(tmp_path, monkeypatch):
     shards, wrong, done = FeatureShards(tmp_path / "s"), [], []
 
     def work(seed):
-        batches = np.random.default_rng(seed).integers(0, SAMPLES, (60, 8))
+        batches = np.random.default_rng(seed).integers(0, SAMPLES, (300, 8))
         wrong.extend(ids for ids in batches if not (shards.read(ids) == array[ids]).all())
         done.append(seed)
 

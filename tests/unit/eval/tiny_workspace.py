@@ -11,9 +11,9 @@ from seed_dist.encode.workspace import EncodeRequest, encode_workspace
 from seed_dist.glyphs.scenes import draw, sample_scene
 from seed_dist.glyphs.vocabulary import build_tokenizer, save_tokenizer
 from seed_dist.models.language import SeedLanguageModel
-from seed_dist.models.painter import build_painter, save_painter
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
+from seed_dist.models.small_painter import build_painter, save_painter
 from seed_dist.models.tokenizer import SeedQuantizer
 from seed_dist.models.vision import FrozenClip
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from seed_dist.config import BackboneConfig, CodebookConfig, QFormerConfig
-from seed_dist.errors import DataError, MismatchError
+from seed_dist.data.codec import check_image, decode_image
+from seed_dist.errors import ConfigError, DataError, MismatchError
 from seed_dist.glyphs.vocabulary import build_tokenizer, save_tokenizer
-from seed_dist.models.painter import build_painter, save_painter
+from seed_dist.models.painter import load_painter
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
+from seed_dist.models.small_painter import build_painter, save_painter
 from seed_dist.models.tokenizer import SeedQuantizer
 from seed_dist.models.vision import FrozenClip
+from tests.pictures import odd_pictures
+from tests.unit.models.tiny_pipelines import TEXT_WIDTH, TOKENS, save_stable_diffusion
 
 QFORMER = QFormerConfig(
     queries=8,
@@ -80,7 +87,8 @@ def pictures(count: int) -> list[Image.Image]:
 
 def test_tokenizer_comes_back_as_it_was(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "export")
-    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == ["config.json", "model.safetensors"]
+    names = ["config.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(path.name for path in (tmp_path / "export").iterdir()) == names
     copy = SeedTokenizer.from_pretrained(tmp_path / "export")
     ids = tokenizer.encode(features(9))
     assert len(ids.unique()) > 10
@@ -88,6 +96,7 @@ def test_tokenizer_comes_back_as_it_was(tokenizer, tmp_path):
     assert torch.equal(copy.reconstruct(ids), tokenizer.reconstruct(ids))
     assert torch.equal(copy.decode_embeddings(ids), tokenizer.decode_embeddings(ids))
     assert torch.equal(copy.text_feature(["a red star"]), tokenizer.text_feature(["a red star"]))
+    assert copy.processor == tokenizer.processor
     assert copy.provenance == tokenizer.provenance
     assert copy.backbones == tokenizer.backbones
     assert (copy.qformer.config, copy.quantizer.config) == (QFORMER, CODEBOOK)
@@ -99,7 +108,7 @@ def test_tokenizer_comes_back_as_it_was(tokenizer, tmp_path):
 def test_equal_models_give_equal_files(tokenizer, tmp_path):
     for name in ("a", "b"):
         tokenizer.save_pretrained(tmp_path / name)
-    for file in ("config.json", "model.safetensors"):
+    for file in ("config.json", "model.safetensors", "preprocessor_config.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
@@ -124,8 +133,9 @@ def test_qformer_comes_back_as_it_was(tokenizer, tmp_path):
 
 
 def test_ids_do_not_depend_on_the_batch(tokenizer):
+    tokenizer.batch_size = 150
     together = tokenizer.encode(features(150))
-    for size in (1, 7):
+    for size in (1, 64):
         tokenizer.batch_size = size
         assert torch.equal(tokenizer.encode(features(150)), together)
 
@@ -136,15 +146,58 @@ def test_pictures_and_their_features_give_the_same_ids(tokenizer, clip_folder):
     ids = tokenizer.encode(pictures(5))
     assert ids.dtype == torch.int64
     assert ids.device.type == "cpu"
+    assert len(ids.unique()) > 10
     assert torch.equal(ids, tokenizer.encode(patch_features))
-    alone = torch.cat([tokenizer.encode([picture]) for picture in pictures(5)])
+    assert torch.equal(ids, tokenizer.encode(tokenizer.processor(pictures(5))))
+    assert torch.equal(ids, tokenizer.encode([np.asarray(picture) for picture in pictures(5)]))
+    alone = torch.cat([tokenizer.encode(picture) for picture in pictures(5)])
     assert torch.equal(alone, ids)
 
 
-@pytest.mark.parametrize("nothing", [[], torch.empty(0, 7, 24)])
+@pytest.mark.parametrize("name", odd_pictures())
+def test_a_picture_of_any_kind_has_the_ids_that_it_has_in_a_data_set(tokenizer, name):
+    data = odd_pictures()[name]
+    with Image.open(io.BytesIO(data)) as image:
+        assert torch.equal(tokenizer.encode(image), tokenizer.encode(decode_image(check_image(data)[1])))
+
+
+def test_pictures_that_cannot_be_used_are_counted_over_all_blocks(tokenizer):
+    tokenizer.batch_size = 2
+    for call in (tokenizer.encode, tokenizer.causal_embeddings, tokenizer.image_feature):
+        with pytest.raises(DataError, match="picture 3 cannot be used: 1 x 1 pixels"):
+            call([*pictures(3), Image.new("RGB", (1, 1))])
+        with pytest.raises(DataError, match=r"images are a str\. Give PIL images"):
+            call("cat.jpg")
+
+
+def test_an_encoder_with_other_pre_processing_is_refused(tokenizer, clip_folder, tmp_path):
+    shutil.copytree(clip_folder, tmp_path / "clip")
+    tokenizer.backbones = replace(tokenizer.backbones, image_encoder=str(tmp_path / "clip"))
+    tokenizer.save_pretrained(tmp_path / "export")
+    settings = json.loads((tmp_path / "clip" / "open_clip_config.json").read_text())
+    settings["preprocess_cfg"]["interpolation"] = "bilinear"
+    (tmp_path / "clip" / "open_clip_config.json").write_text(json.dumps(settings))
+    with pytest.raises(MismatchError, match=r"pre-processing of .*bilinear.*bicubic.* is needed"):
+        SeedTokenizer.from_pretrained(tmp_path / "export").encode(pictures(1))
+
+
+def test_an_export_without_the_image_encoder_at_hand(tokenizer, clip_folder, tmp_path):
+    """Trained from features where the encoder is not: the export works, and the encoder's own settings are used."""
+    tokenizer.backbones = replace(tokenizer.backbones, image_encoder=str(tmp_path / "clip"))
+    tokenizer.save_pretrained(tmp_path / "export")
+    assert not (tmp_path / "export" / "preprocessor_config.json").exists()
+    copy = SeedTokenizer.from_pretrained(tmp_path / "export")
+    with pytest.raises(ConfigError, match=r"clip.* is no folder"):
+        copy.encode(pictures(1))
+    shutil.copytree(clip_folder, tmp_path / "clip")
+    assert torch.equal(copy.encode(pictures(3)), tokenizer.encode(pictures(3)))
+
+
+@pytest.mark.parametrize("nothing", [[], torch.empty(0, 7, 24), torch.empty(0, 3, 32, 32)])
 def test_an_empty_batch(tokenizer, nothing):
     ids = tokenizer.encode(nothing)
     assert ids.shape == (0, 8)
+    assert torch.equal(tokenizer.decode_embeddings([]), tokenizer.decode_embeddings(ids))
     assert tokenizer.reconstruct(ids).shape == (0, 8, 16)
     assert tokenizer.decode_embeddings(ids).shape == (0, 14)
     assert tokenizer.text_feature([]).shape == (0, 10)
@@ -172,6 +225,37 @@ def test_painting_is_seeded_and_batched(tokenizer, tmp_path):
     assert len(set(painted)) == 3
     assert pixels(ids, 0) == painted
     assert pixels(ids[:1], 1) != painted[:1]
+    assert tokenizer.paint([]) == []
+    with pytest.raises(ConfigError, match=r"steps is 0; at least 1 is needed\n.*guidance is -1"):
+        tokenizer.paint(ids, steps=0, guidance=-1)
+
+
+def test_stable_diffusion_paints_from_text_features(tokenizer, tmp_path):
+    """A head of 77 queries, as in SEED-1, drives Stable Diffusion; the ids of one image drive the others away."""
+    painter = save_stable_diffusion(tmp_path / "painter")
+    layout = replace(CODEBOOK, head="reverse_qformer", head_queries=TOKENS, generation_width=TEXT_WIDTH)
+    layout = replace(layout, head_layers=1)
+    torch.manual_seed(0)
+    model = SeedTokenizer(
+        tokenizer.qformer, SeedQuantizer.for_qformer(layout, QFORMER), replace(BackboneConfig(), painter=str(painter))
+    )
+    ids = torch.randint(0, 50, (2, 8))
+    assert model.decode_embeddings(ids).shape == (2, TOKENS, TEXT_WIDTH)
+    negative = torch.randint(0, 50, (1, 8))
+    found = model.paint(ids, seed=4, steps=2, guidance=3.0, negative=negative[0])
+    embeddings, away = model.decode_embeddings(ids), model.decode_embeddings(negative)
+    expected = load_painter(str(painter)).paint(embeddings, 4, 2, 3.0, away)
+    assert [picture.tobytes() for picture in found] == [picture.tobytes() for picture in expected]
+    assert found[0].tobytes() != model.paint(ids, seed=4, steps=2, guidance=3.0)[0].tobytes()
+    with pytest.raises(DataError, match=r"ids are torch.int64 \(1, 7\)"):
+        model.paint(ids, negative=negative[:, :7])
+
+
+def test_a_painter_of_other_embeddings_is_refused(tokenizer, tmp_path):
+    painter = save_stable_diffusion(tmp_path / "painter")
+    tokenizer.backbones = replace(tokenizer.backbones, painter=str(painter))
+    with pytest.raises(MismatchError, match=r"painter .*/painter reads is \[77, 12\], but \[14\] is needed"):
+        tokenizer.paint(torch.zeros(1, 8, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(
@@ -179,10 +263,17 @@ def test_painting_is_seeded_and_batched(tokenizer, tmp_path):
     [
         (torch.zeros(2, 7, dtype=torch.int64), r"\(2, 7\).*\[images, 8\]"),
         (torch.zeros(2, 9, dtype=torch.int64), r"\(2, 9\)"),
-        (torch.zeros(8, dtype=torch.int64), r"\(8,\)"),
+        (torch.zeros(7, dtype=torch.int64), r"\(7,\)"),
+        (torch.zeros(1, 2, 8, dtype=torch.int64), r"\(1, 2, 8\)"),
         (torch.zeros(2, 8), "float32"),
+        (torch.zeros(2, 8, dtype=torch.bool), "bool"),
+        (torch.zeros(2, 8, dtype=torch.complex64), "complex64"),
+        ([[1] * 8, [1] * 7], "a list that makes no tensor"),
+        (["1 2 3"], "a list that makes no tensor"),
+        (None, "a NoneType that makes no tensor"),
         (torch.full((1, 8), 50), "50, but this codebook has 0 to 49"),
         (torch.full((1, 8), -1), "-1"),
+        (np.full((1, 8), 2**64 - 1, dtype=np.uint64), "-1"),
     ],
 )
 def test_wrong_ids(tokenizer, ids, message):
@@ -191,7 +282,27 @@ def test_wrong_ids(tokenizer, ids, message):
             call(ids)
 
 
-@pytest.mark.parametrize("wrong", [torch.zeros(2, 7, 23), torch.zeros(7, 24), torch.zeros(2, 7, 24, dtype=torch.int64)])
+def test_ids_of_any_integer_type_and_form(tokenizer):
+    ids = tokenizer.encode(features(3))
+    expected = tokenizer.decode_embeddings(ids)
+    for kind in (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.uint64):
+        assert torch.equal(tokenizer.decode_embeddings(ids.numpy().astype(kind)), expected)
+        assert torch.equal(tokenizer.decode_embeddings(torch.from_numpy(ids.numpy().astype(kind))), expected)
+    assert torch.equal(tokenizer.decode_embeddings(ids.tolist()), expected)
+    assert torch.equal(tokenizer.decode_embeddings(ids[0]), tokenizer.decode_embeddings(ids[:1]))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        torch.zeros(2, 7, 23),
+        torch.zeros(7, 24),
+        torch.zeros(2, 7, 24, dtype=torch.int64),
+        torch.zeros(2, 3, 31, 32),
+        torch.zeros(2, 1, 32, 32),
+        torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
+    ],
+)
 def test_wrong_features(tokenizer, wrong):
     with pytest.raises(DataError, match=r"\[B, P, 24\]"):
         tokenizer.encode(wrong)

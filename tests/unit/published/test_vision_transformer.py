@@ -62,11 +62,11 @@ def test_one_picture_goes_through_it_and_into_stage_1(folder: Path) -> None:
     parameters = list(encoder._model.parameters())
     assert sum(p.numel() for p in parameters) == expected_parameters() == 985_949_440
     assert sum(p.numel() * p.element_size() for p in parameters) < 2.01e9
-    assert (encoder._model.config.num_attention_heads, encoder.preprocessing.size_px) == (16, 224)
+    assert (encoder._model.config.num_attention_heads, encoder.processor.size_px) == (16, 224)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8))
     qformer = CausalQFormer(load_recipe("seed_v2").qformer, text_path=False).eval()
     with torch.inference_mode():
-        patches, embedding = encoder.patches_and_embedding(encoder.preprocessing(picture).unsqueeze(0))
+        patches, embedding = encoder.patches_and_embedding(encoder.processor.preprocess(picture).unsqueeze(0))
         causal = qformer.embed_image(patches)
     assert embedding is None
     assert patches.shape == (1, TOKENS, WIDTH)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
+import re
 import sys
 import tarfile
-from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -14,35 +15,15 @@ import torch
 from PIL import Image
 
 from seed_dist.cli import run_command
-from seed_dist.config import BackboneConfig, CodebookConfig, QFormerConfig
 from seed_dist.data.reader import ImageShards
 from seed_dist.data.sharding import ShardOptions, shard_source
-from seed_dist.models.painter import build_painter, save_painter
 from seed_dist.models.pretrained import SeedTokenizer
-from seed_dist.models.qformer import CausalQFormer
-from seed_dist.models.tokenizer import SeedQuantizer
+from seed_dist.models.small_painter import build_painter, save_painter
 from seed_dist.tokenize.__main__ import main
 from tests.pictures import fill, picture
+from tests.unit.tokenize.tiny_tokenizer import LAYOUT, export
 
-QUERIES = 6
-
-
-def export(folder: Path, vision_width: int = 400, painter: str = "embedded:painter") -> SeedTokenizer:
-    """A random tokenizer on the embedded CLIP, whose codes differ between pictures."""
-    torch.manual_seed(0)
-    layout = QFormerConfig(
-        queries=QUERIES, width=16, layers=2, heads=2, mlp_width=24, vision_width=vision_width, projection_width=8
-    )
-    codebook = CodebookConfig(size=200, width=6, decoder_layers=1, decoder_heads=2, head="mlp", generation_width=12)
-    qformer = CausalQFormer(layout, text_path=False)
-    for parameter in qformer.parameters():
-        parameter.data.add_(torch.randn_like(parameter), alpha=0.3)
-    model = SeedTokenizer(qformer, SeedQuantizer.for_qformer(codebook, layout), BackboneConfig(painter=painter))
-    with torch.no_grad():
-        vectors = model.quantizer.encode_vectors(model.causal_embeddings(torch.randn(300, 16, vision_width)))
-    model.quantizer.quantizer.initialise_from(vectors.flatten(0, 1), seed=0)
-    model.save_pretrained(folder)
-    return model
+QUERIES = LAYOUT.queries
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +73,10 @@ def test_files_folders_and_shards_give_the_ids_of_their_pictures(tokenize, model
 
 
 def test_the_batch_changes_no_id(tokenize, tmp_path):
-    fill(tmp_path / "photos", 9)
+    fill(tmp_path / "photos", 70)
     alone, together = (tokenize("photos", "--batch-size", size) for size in (1, 64))
     assert alone == together
-    assert len(alone[1].splitlines()) == 9
+    assert len(alone[1].splitlines()) == 70
 
 
 def test_unreadable_pictures_are_named_and_counted_and_the_others_go_on(tokenize, tmp_path):
@@ -132,19 +113,64 @@ def test_damaged_and_foreign_shards(tokenize, tmp_path):
     assert "4 of 6 could not be read" in err
 
 
-def test_painted_pictures_depend_on_the_ids_alone(tokenize, monkeypatch, tmp_path):
-    monkeypatch.setattr(SeedTokenizer, "paint", partialmethod(SeedTokenizer.paint, steps=1))  # quickly rather than well
+@pytest.fixture
+def paint(tokenize, tmp_path):
+    """Paint into a new folder -> (standard output, {file name: pixels}); one step, quickly rather than well."""
+    torch.manual_seed(0)
     save_painter(tmp_path / "painter", build_painter(12))
     export(tmp_path / "tokenizer", painter=str(tmp_path / "painter"))
+    folders = (tmp_path / f"painted-{number}" for number in itertools.count())
+
+    def run(*arguments: object, steps: int = 1) -> tuple[str, dict[str, bytes]]:
+        folder = next(folders)
+        code, out, err = tokenize(*arguments, "--paint", folder, "--steps", steps, tokenizer=tmp_path / "tokenizer")
+        assert (code, err) == (0, "")
+        return out, {path.name: Image.open(path).tobytes() for path in sorted(folder.iterdir())}
+
+    return run
+
+
+def test_painted_pictures_depend_on_the_ids_alone(paint, tmp_path):
     folder = fill(tmp_path / "photos", 2)
     (folder / "z ö.png").write_bytes((folder / "0001.png").read_bytes())
-    code, out, _ = tokenize("photos", "--paint", "painted", tokenizer=tmp_path / "tokenizer")
-    assert code == 0
+    out, painted = paint("photos")
     assert len(ids_of(out)) == 3
-    painted = sorted((tmp_path / "painted").iterdir())
-    assert [path.name for path in painted] == ["000001-0000.png", "000002-0001.png", "000003-z__.png"]
-    first, second, third = (Image.open(path).tobytes() for path in painted)
+    assert list(painted) == ["000001-0000.png", "000002-0001.png", "000003-z__.png"]
+    first, second, third = painted.values()
     assert second == third != first
+
+
+def test_printed_lines_are_painted_again(paint, monkeypatch, tmp_path):
+    folder = fill(tmp_path / "photos", 3)
+    (folder / "a b\tc.png").write_bytes((folder / "0001.png").read_bytes())
+    out, painted = paint("photos")
+    (tmp_path / "lines.tsv").write_text(out.replace("\n", "\n\n"))
+    assert paint("--from-ids", "lines.tsv") == (out, painted)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(out))
+    assert paint("--from-ids", "-") == (out, painted)
+
+
+def test_the_options_of_painting_are_those_of_the_tokenizer(paint, tmp_path):
+    fill(tmp_path / "photos", 2)
+    out, _ = paint("photos")
+    (tmp_path / "lines.tsv").write_text(out)
+    first, second = (torch.tensor(ids) for ids in ids_of(out).values())
+    options = ("--seed", 3, "--guidance", 4.5, "--negative", "photos/0001.png")
+    _, painted = paint("--from-ids", "lines.tsv", *options, steps=2)
+    expected = SeedTokenizer.from_pretrained(tmp_path / "tokenizer").paint(first, 3, 2, 4.5, second)
+    assert painted["000001-0000.png"] == expected[0].tobytes()
+
+
+def test_lines_that_are_no_ids_are_listed_and_nothing_is_painted(tokenize, tmp_path):
+    good = "a.png\t" + " ".join(["1"] * QUERIES)
+    (tmp_path / "lines.tsv").write_text(f"{good}\n{good} 1\n\na.png 1\nb.png\t1 2 3 4 5 200\nleft out: c.png\n{good}")
+    code, out, err = tokenize("--from-ids", "lines.tsv", "--paint", "out")
+    assert (code, out) == (3, "")
+    assert re.findall(r"line (\d+)", err) == ["2", "4", "5", "6"]
+    assert "line 5: ids reach from 1 to 200, but this codebook has 0 to 199" in err
+    assert not (tmp_path / "out").exists()
+    code, _, err = tokenize("--from-ids", "none.tsv", "--paint", "out")
+    assert (code, "--from-ids none.tsv cannot be read" in err) == (3, True)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +179,12 @@ def test_painted_pictures_depend_on_the_ids_alone(tokenize, monkeypatch, tmp_pat
         (["none.jpg", "photos", "empty"], 3, "none.jpg does not exist; folder empty holds no pictures"),
         (["photos", "--batch-size", "0"], 2, "--batch-size is 0; at least 1"),
         (["photos", "--paint", "file"], 2, "--paint is file, which is no folder"),
+        ([], 2, "give either IMAGES or --from-ids FILE"),
+        (["photos", "--from-ids", "file", "--paint", "out"], 2, "give either IMAGES or --from-ids FILE"),
+        (["--from-ids", "file", "--seed", "0"], 2, "--from-ids, --seed without --paint: nothing would be painted"),
+        (["photos", "--paint", "out", "--steps", "0", "--guidance", "nan"], 2, "--steps is 0; at least 1"),
+        (["photos", "--paint", "out", "--negative", "file"], 3, "--negative file cannot be read: unreadable_image"),
+        (["photos", "--paint", "out", "--negative", "none"], 3, "--negative none cannot be read: unreadable_image"),
     ],
 )
 def test_wrong_arguments(tokenize, tmp_path, arguments, code, message):
@@ -176,7 +208,7 @@ def test_what_does_not_belong_together_is_said(tokenize, tmp_path):
     export(tmp_path / "narrow", painter=str(tmp_path / "painter"))
     code, _, err = tokenize("photos", "--paint", "out", tokenizer=tmp_path / "narrow")
     assert code == 4
-    assert "is 10, but 12 is needed" in err
+    assert "is [10], but [12] is needed" in err
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(tokenize, monkeypatch, tmp_path):

@@ -1,0 +1,119 @@
+"""The pairs of a source, written down once: workers read their slice, and memory does not grow with the source.
+
+An Arrow file with one record batch per slice; slice `n` becomes shard `n`. Each slice has a fingerprint of its own, so
+that a source that grew or was mended is sharded anew only where it changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from seed_dist.data.pairs import Cell, Digest, Pair, Source, Span, file_identity
+from seed_dist.fsio import atomic_file
+
+_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("file", pa.binary()),  # null: no image
+        ("column", pa.string()),  # of a cell
+        ("member", pa.string()),
+        ("start", pa.int64()),  # row of a cell, offset of a span
+        ("size", pa.int64()),  # of a span
+        ("captions", pa.list_(pa.binary())),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A written listing. `fingerprint` changes with any name, caption or image file (see `file_identity`).
+
+    `slices` holds a fingerprint per slice of `slice_pairs` pairs; the last slice may be shorter.
+    """
+
+    path: Path
+    kind: str
+    pairs: int
+    slice_pairs: int
+    slices: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        digest = Digest()
+        digest.add(*(part.encode() for part in self.slices))
+        return digest.value
+
+
+def write_listing(path: Path, source: Source, pairs: Iterable[Pair], slice_pairs: int) -> Listing:
+    """Write `pairs` of `source` to `path`, `slice_pairs` at a time."""
+    slices, count, identities = [], 0, _Identities()
+    iterator = iter(pairs)
+    options = pa.ipc.IpcWriteOptions(compression="zstd")  # the pairs of a slice name nearly the same paths
+    with atomic_file(path) as file, pa.ipc.new_file(file, _SCHEMA, options=options) as writer:
+        while part := list(islice(iterator, slice_pairs)):
+            digest = Digest()
+            for pair in part:
+                captions = (b"=" + caption for caption in pair.captions)
+                digest.add(pair.name.encode(), identities.of(pair), repr(pair.problem).encode(), *captions)
+            writer.write_batch(pa.RecordBatch.from_pylist([_row(pair) for pair in part], schema=_SCHEMA))
+            slices.append(digest.value)
+            count += len(part)
+    return Listing(path, source.kind, count, slice_pairs, tuple(slices))
+
+
+def read_slice(path: Path, number: int) -> list[Pair]:
+    """The pairs of slice `number`, from 0."""
+    with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+        return [_pair(row) for row in reader.get_batch(number).to_pylist()]
+
+
+class _Identities:
+    """Identity of each pair's image; that of a large file is asked for once, since its pairs follow one another."""
+
+    def __init__(self) -> None:
+        self._file, self._identity = "", b""
+
+    def of(self, pair: Pair) -> bytes:
+        image = pair.image
+        if pair.problem is not None or image is None:
+            return b""
+        if isinstance(image, str):
+            return file_identity(Path(image)).encode()
+        if image.file != self._file:
+            self._file, self._identity = image.file, file_identity(Path(image.file)).encode()
+        place: Sequence[object]
+        place = (image.column, image.row, image.member) if isinstance(image, Cell) else (image.offset, image.size)
+        return self._identity + repr(place).encode()
+
+
+def _row(pair: Pair) -> dict[str, Any]:
+    image, problem = pair.image, pair.problem or (None, None)
+    row: dict[str, Any] = {"name": pair.name, "captions": pair.captions, "reason": problem[0], "detail": problem[1]}
+    if isinstance(image, str):
+        return {**row, "file": os.fsencode(image)}
+    if isinstance(image, Cell):
+        place = {"column": image.column, "member": image.member, "start": image.row}
+        return {**row, "file": os.fsencode(image.file), **place}
+    if isinstance(image, Span):
+        return {**row, "file": os.fsencode(image.file), "start": image.offset, "size": image.size}
+    return row
+
+
+def _pair(row: dict[str, Any]) -> Pair:
+    file = None if row["file"] is None else os.fsdecode(row["file"])
+    image: str | Cell | Span | None = file
+    if file is not None and row["column"] is not None:
+        image = Cell(file, row["column"], row["start"], row["member"])
+    elif file is not None and row["size"] is not None:
+        image = Span(file, row["start"], row["size"])
+    problem = None if row["reason"] is None else (row["reason"], row["detail"])
+    return Pair(row["name"], image, tuple(row["captions"]), problem)
