@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--batch-size", type=int, default=256, metavar="N", help="samples per forward pass (default: %(default)s)")
     add("--threads", type=int, default=1, metavar="N", help="batches decoded ahead (default: %(default)s)")
-    add("--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    add("--device", default="auto", metavar="NAME", help="cpu, cuda:1, ... (default: a GPU for each process that srun starts)")
     add(
         "--max-reject-fraction",
         type=float,

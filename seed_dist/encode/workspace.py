@@ -16,6 +16,7 @@ from seed_dist.encode.augmentation import Crop
 from seed_dist.encode.encoder import Encoder
 from seed_dist.encode.runner import MAX_REJECT_FRACTION, EncodeOptions, encode_split
 from seed_dist.encode.targets import EncoderMaker
+from seed_dist.topology import world_from_environment
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def _folder(work: Path, name: str, split: str) -> Path:
 
 
 def _device(wanted: str) -> str:
+    """`auto`: of several processes that srun or torchrun started on a node, each takes a GPU of its own."""
     if wanted != "auto":
         return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    gpus = torch.cuda.device_count()
+    return f"cuda:{world_from_environment().local_rank % gpus}" if gpus else "cpu"

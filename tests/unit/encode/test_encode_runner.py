@@ -7,6 +7,7 @@ import textwrap
 from collections import Counter
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import webdataset
@@ -242,6 +243,62 @@ def test_values_that_are_not_finite_name_the_sample(tmp_path, images, dtype):
         encode_split(images, {tmp_path / "out": Means(dtype=dtype, spoil="000000017")}, batch_size=4)
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert not (tmp_path / "out" / "shard-000001.tar").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_sample_that_is_not_finite_is_set_aside_alone(tmp_path, images, dtype):
+    (manifest,) = encode_split(
+        images, {tmp_path / "out": Means(dtype=dtype, spoil="000000017")}, batch_size=4, max_reject_fraction=0.05
+    )
+    encode_split(images, {tmp_path / "sound": Means(dtype=dtype)}, batch_size=4)
+    features, sound = FeatureShards(tmp_path / "out"), FeatureShards(tmp_path / "sound")
+    row = sound.keys.index("000000017")
+    others = np.delete(np.arange(24), row)
+    assert features.keys == sound.keys
+    assert features.read(others).tobytes() == sound.read(others).tobytes()
+    assert not features.read(np.array([row])).any()
+    assert features.quarantined == {row}
+    assert manifest.details["rejected"] == {"not_finite": 1}
+    (reject,) = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    assert (reject["source"], reject["shard"]) == ("000000017", "shard-000001.tar")
+    assert "caption number 17" in reject["detail"]
+    assert not (tmp_path / "sound" / "rejects.parquet").exists()
+
+
+class Refuses(Means):
+    """Cannot take one sample."""
+
+    def __call__(self, batch):
+        if "caption number 21" in batch.captions:
+            raise ValueError("a picture of nothing")
+        return super().__call__(batch)
+
+
+def test_what_is_set_aside_is_missing_from_all_that_is_made_of_it(tmp_path, images):
+    folders = {name: tmp_path / "features" / name / "train" for name in ("patches", "image_embedding", "causal")}
+    options = {"batch_size": 4, "max_reject_fraction": 0.1}
+    encode_split(images, {folders["patches"]: Means(spoil="000000017")}, **options)
+    encode_split(images, {folders["image_embedding"]: Refuses("image_embedding", dtype="float32")}, **options)
+    (manifest,) = encode_split(folders["patches"], {folders["causal"]: Doubled("causal", "w2")}, **options)
+    assert manifest.details["rejected"] == {"source_quarantined": 1}
+    paired, plain = PairedFeatures(tmp_path, "train", ["causal", "image_embedding"]), FeatureShards(folders["causal"])
+    kept = [row for row, key in enumerate(plain.keys) if key not in ("000000017", "000000021")]
+    assert len(paired) == len(kept) == 22
+    assert paired.keys == [plain.keys[row] for row in kept]
+    assert paired.captions == [plain.captions[row] for row in kept]
+    assert (paired.read(np.arange(22))["causal"] == plain.read(np.array(kept))).all()
+    assert np.isfinite(paired.read(np.arange(22))["causal"]).all()
+
+
+def test_too_many_set_aside_stop_the_run_and_more_allowance_ends_it(tmp_path, images):
+    class Broken(Means):
+        def __call__(self, batch):
+            return np.full_like(super().__call__(batch), np.nan)
+
+    with pytest.raises(DataError, match=r"not_finite 9.* allows 2 of 24"):
+        encode_split(images, {tmp_path / "out": Broken()}, max_reject_fraction=0.1)
+    (manifest,) = encode_split(images, {tmp_path / "out": Broken()}, max_reject_fraction=1.0)
+    assert manifest.details["rejected"] == {"not_finite": 24}
 
 
 def test_a_damaged_image_stops_the_encoder(tmp_path, images):
