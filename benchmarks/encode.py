@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.rounds import hardware, interleaved, medians, save, times_faster
+from benchmarks.hardware import keep, load
+from benchmarks.rounds import interleaved, medians, times_faster
 from seed_dist.data.manifest import Manifest
 from seed_dist.data.reader import ImageShards
 from seed_dist.data.sharding import ShardOptions, shard_source
@@ -31,7 +34,7 @@ from seed_dist.encode.clip_targets import ClipImages, PatchEncoder
 from seed_dist.encode.runner import EncodeOptions, encode_split
 from seed_dist.models.vision import FrozenClip
 
-from benchmarks.clip_folder import save_random_clip  # isort: skip  # after seed_dist.models, whose guard it needs
+import open_clip  # isort: skip  # after seed_dist.models, whose guard it needs
 
 MODEL, SIDE_PX = "ViT-B-32", 256
 
@@ -65,7 +68,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = _images(folder, args.samples)
-        save_random_clip(MODEL, folder / "clip")
+        _save_random_clip(folder / "clip")
         clip = FrozenClip(str(folder / "clip"))
         encoder = PatchEncoder(ClipImages(clip))
         pixels = _preloaded(images, clip, args.batch_size)
@@ -79,19 +82,32 @@ def main() -> None:
             shutil.rmtree(out, ignore_errors=True)
             encode_split(images.folder, {out: with_encoder}, options)
 
-        machine = hardware(args.threads, ["torch", "open-clip-torch", "pillow"])
+        load_before = load()
         arms = {"bare": bare, "ours": lambda: ours(encoder), "without_encoder": lambda: ours(Nothing(encoder))}
         seconds = interleaved(arms, args.rounds)
-    save(
+    keep(
         "encode",
         {
             "work": f"{args.samples} JPEGs of {SIDE_PX} px, {MODEL} fp32, batches of {args.batch_size}",
-            "hardware": machine,
+            "threads": args.threads,
+            "load_before": load_before,
             "rounds": args.rounds,
             "median_seconds": medians(seconds),
             "efficiency": times_faster(seconds, "ours", "bare"),
         },
+        ["torch", "open-clip-torch", "pillow"],
     )
+
+
+def _save_random_clip(folder: Path) -> None:
+    """A folder of MODEL's layout, as open_clip writes it for the hub."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    save_file(open_clip.create_model(MODEL).state_dict(), folder / "open_clip_model.safetensors")
+    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    preprocess = {"mean": mean, "std": std, "interpolation": "bicubic", "resize_mode": "squash"}
+    config = {"model_cfg": open_clip.get_model_config(MODEL), "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
 
 
 def _images(folder: Path, count: int) -> ImageShards:

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.rounds import hardware, save
-from seed_dist.config import load_recipe
+from benchmarks.hardware import keep
+from seed_dist.config import Recipe, load_recipe
 from seed_dist.data.precision import PRECISIONS
 from seed_dist.data.reader import FeatureShards, ImageShards
 from seed_dist.encode.workspace import EncodeRequest, encode_workspace
@@ -41,7 +41,6 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     args = parser.parse_args()
     recipe = load_recipe(args.recipe, args.set)
-    machine = hardware(torch.get_num_threads(), ["torch"])
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=args.work) as name, torch.no_grad():
         scratch = Path(name)
@@ -58,10 +57,10 @@ def main() -> None:
             reference = codes if reference is None else reference
             results[dtype] = {**measured, "codes_as_with_float16": float((codes == reference).double().mean())}
     samples = len(ImageShards(args.work / "images" / args.split))
-    save("feature_precision", {"work": f"{samples} images of {args.split}", "hardware": machine, "results": results})
+    keep("feature_precision", {"work": f"{samples} images of {args.split}", "results": results}, ["torch"])
 
 
-def _measure(recipe: Any, work: Path, split: str) -> tuple[dict[str, Any], Tensor]:
+def _measure(recipe: Recipe, work: Path, split: str) -> tuple[dict[str, Any], Tensor]:
     """Figures of one precision, and the codes [N, Q]."""
     captions = [clean_caption(text) for text in ImageShards(work / "images" / split).captions]
     qformer = CausalQFormer.from_pretrained(work / "causal_qformer" / "export")

@@ -1,10 +1,13 @@
-"""What a result was measured on, and where it is kept."""
+"""What a result was measured on and with, and where it is kept. Absolute figures belong to that machine alone."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import platform
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,15 @@ def hardware() -> str:
     return f"{model[1] if model else 'unknown processor'}, {len(os.sched_getaffinity(0))} cores"
 
 
-def keep(name: str, values: dict[str, Any]) -> None:
-    """Print a result and write it to results/NAME.json."""
-    text = json.dumps({"hardware": hardware(), **values}, indent=2) + "\n"
+def load() -> float:
+    """Processes that want a processor, over the last minute: what else the machine was doing."""
+    return round(os.getloadavg()[0], 2)
+
+
+def keep(name: str, values: dict[str, Any], packages: Sequence[str] = ()) -> None:
+    """Print a result with the machine and the versions of `packages`, and write it to results/NAME.json."""
+    versions = {"python": platform.python_version(), **{item: importlib.metadata.version(item) for item in packages}}
+    text = json.dumps({"hardware": hardware(), "versions": versions, **values}, indent=2) + "\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text)
     print(text, end="")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.hardware import keep
+from benchmarks.hardware import keep, load
 from seed_dist.data.prefetch import Work, prefetched
 from seed_dist.data.reader import PairedFeatures
 from seed_dist.order import SampleOrder, block_samples
@@ -83,7 +82,7 @@ def compare(work: Path, samples: int, batch: int, shapes: dict[str, tuple[int, .
             measured = rate(batches(), batch * sample_bytes, limit, is_raw=source == "raw")
             if number:
                 rates[source].append(measured)
-    found: dict[str, Any] = {"load_average": os.getloadavg()[1]}
+    found: dict[str, Any] = {"load_average": load()}
     for field, what in enumerate(("bytes_per_s", "bytes_per_processor_s")):
         values = {source: [measured[field] for measured in rates[source]] for source in sources}
         medians = {source: statistics.median(values[source]) for source in sources}

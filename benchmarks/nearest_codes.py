@@ -14,7 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.rounds import hardware, interleaved, medians, peak_memory_bytes, print_peak_memory, save, times_faster
+from benchmarks.hardware import keep, load
+from benchmarks.rounds import interleaved, medians, peak_memory_bytes, print_peak_memory, times_faster
 from seed_dist.models.nearest import nearest_codes
 
 VECTORS, CODES, WIDTH = 8192, 8192, 32
@@ -57,15 +58,16 @@ def main() -> None:
         search = by_faiss(codes, args.threads)
         arms["faiss"] = lambda: search(vectors)
         packages.append("faiss-cpu")
-    machine = hardware(args.threads, packages)
+    load_before = load()
     seconds = interleaved(arms, args.rounds)
     base = peak_memory_bytes("nearest_codes", ["--peak", "nothing"])
     published = (torch.rand(CODES, WIDTH, generator=generator) * 2 - 1) / CODES
-    save(
+    keep(
         "nearest_codes",
         {
             "work": f"{VECTORS} vectors, {CODES} codes of {WIDTH}, fp32",
-            "hardware": machine,
+            "threads": args.threads,
+            "load_average_before": load_before,
             "rounds": args.rounds,
             "median_seconds": medians(seconds),
             "ours_against_naive": times_faster(seconds, "ours", "naive"),
@@ -79,6 +81,7 @@ def main() -> None:
                 "ours": wrong(nearest_codes(vectors, published), vectors, published),
             },
         },
+        packages,
     )
 
 

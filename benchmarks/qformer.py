@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from benchmarks.rounds import hardware, interleaved, medians, peak_memory_bytes, print_peak_memory, save, times_faster
+from benchmarks.hardware import keep, load
+from benchmarks.rounds import interleaved, medians, peak_memory_bytes, print_peak_memory, times_faster
 from seed_dist.config import QFormerConfig
 from seed_dist.models import attention
 from seed_dist.models.interop import to_published
@@ -135,9 +137,10 @@ def main() -> None:
         run(), run()
         print_peak_memory()
         return
-    result: dict[str, object] = {
+    result: dict[str, Any] = {
         "work": f"features [B, {PATCHES}, {VISION_WIDTH}] fp32, dropout {args.dropout}, forward and backward",
-        "hardware": hardware(args.threads, ["torch", "transformers"]),
+        "threads": args.threads,
+        "load_average_before": load(),
         "rounds": args.rounds,
         "largest_relative_difference_of_gradients": largest_difference(2),
     }
@@ -156,7 +159,7 @@ def main() -> None:
                 for arm in ("theirs", "ours")
             },
         }
-    save("qformer" if args.dropout == 0 else f"qformer_dropout_{args.dropout}", result)
+    keep("qformer" if args.dropout == 0 else f"qformer_dropout_{args.dropout}", result, ["torch", "transformers"])
 
 
 if __name__ == "__main__":

@@ -6,10 +6,6 @@ on all of them. Only ratios are claims; seconds belong to the machine that is na
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import os
-import platform
 import random
 import statistics
 import subprocess
@@ -17,9 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
 _RESAMPLES = 2000
 
 
@@ -63,25 +57,3 @@ def print_peak_memory() -> None:
     """For the process that `peak_memory_bytes` starts. Not `getrusage`, which begins with the parent's peak."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     print(int(line.split()[1]) * 1024)
-
-
-def hardware(threads: int, packages: Sequence[str]) -> dict[str, Any]:
-    """The machine and the versions that stand beside every result."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "load_1min_before": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def save(name: str, result: Mapping[str, Any]) -> None:
-    """Write results/NAME.json and print it."""
-    text = json.dumps(result, indent=1)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
-    print(text)

@@ -24,9 +24,10 @@ def write_features(
     captions: Sequence[str],
     weights: str = "none",
     per_shard: int = 1 << 30,
+    others: Sequence[tuple[str, ...]] | None = None,
 ) -> Path:
-    """WORK/features/{target}/{split}: shards of `values` [N, ...] with N captions, made by weights of that name; the
-    value is the folder.
+    """WORK/features/{target}/{split}: shards of `values` [N, ...] with N captions and `others` of the same images, made
+    by weights of that name; the value is the folder.
     """
     folder = work / "features" / target / split
     folder.mkdir(parents=True)
@@ -37,7 +38,8 @@ def write_features(
             for i in range(start, min(start + per_shard, len(values))):
                 payload = header + np.ascontiguousarray(values[i]).tobytes()
                 place = shard.add(f"{i:08d}.npy", payload)
-                row = IndexRow(f"{i:08d}", place.offset, place.size, zlib.crc32(payload), captions[i], "npy")
+                more = others[i] if others else ()
+                row = IndexRow(f"{i:08d}", place.offset, place.size, zlib.crc32(payload), captions[i], "npy", more)
                 rows.append(row)
         entries.append(shard.entry(len(rows)))
         shards.append((name, rows))

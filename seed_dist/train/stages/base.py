@@ -82,6 +82,14 @@ class Stage(nn.Module, ABC):
         drawn = coins(ids, derived_seed(self.recipe.seed, "view", step)) * self.data.train.views
         return drawn.astype(np.int64)
 
+    def training_captions(self, ids: Ids, step: int) -> list[str]:
+        """One caption of each training sample; of several, another one at every pass, drawn as the order is: a function
+        of seed, step and sample. (LAVIS makes a sample of each caption: the same pairs, the image read as often.)
+        """
+        drawn = coins(ids, derived_seed(self.recipe.seed, "caption", step))
+        captions = [self.data.train.all_captions[i] for i in ids]
+        return [of_image[int(coin * len(of_image))] for of_image, coin in zip(captions, drawn, strict=True)]
+
     def own_validation_ids(self) -> Ids:
         """This rank's part of the validation samples."""
         count = min(len(self.data.val), self.validation_samples)

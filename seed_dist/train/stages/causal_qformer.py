@@ -61,7 +61,7 @@ class CausalQFormerStage(Stage):
             self.qformer.start_from(resolve(self.recipe.backbones.qformer, "qformer"))
 
     def make_batch(self, ids: Ids, step: int, out: Buffers | None = None) -> dict[str, Tensor]:
-        captions = [self.data.train.captions[i] for i in ids]
+        captions = self.training_captions(ids, step)
         patches = self.data.train.read(ids, out, self.drawn_views(ids, step))["patches"]
         if not self.recipe.qformer.exchanged_negatives:
             return self._batch(patches, captions)

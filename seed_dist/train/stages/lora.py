@@ -58,7 +58,7 @@ class LoraStage(Stage):
 
     def make_batch(self, ids: Ids, step: int, out: Buffers | None = None) -> dict[str, Tensor]:
         flips = coins(ids, derived_seed(self.recipe.seed, "direction", step)) < self.recipe.lora.caption_first_share
-        captions = [self.data.train.captions[i] for i in ids]
+        captions = self.training_captions(ids, step)
         return self._sequences(captions, self.data.train.read(ids, out)["codes"], flips)
 
     def prepare(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,18 @@ def test_features_of_other_weights_than_the_current_export_are_refused(stage: st
     write_features(tmp_path, "val", target, values, ["a"] * 11, weights="other weights")
     with pytest.raises(MismatchError, match=r"other weights.*data_prep/encode\.py"):
         _stage((tmp_path, overrides), stage)
+
+
+def test_of_several_captions_another_one_is_drawn_at_every_pass(tmp_path: Path) -> None:
+    overrides = tiny_workspace(tmp_path)
+    captions = [(f"a red heart {i}", *(f"a blue star {i} {k}" for k in range(i % 4))) for i in range(40)]
+    shutil.rmtree(tmp_path / "features" / "patches" / "train")
+    values = np.zeros((40, 5, 12), np.float16)
+    write_features(tmp_path, "train", "patches", values, [c[0] for c in captions], others=[c[1:] for c in captions])
+    stage = _stage((tmp_path, overrides), "causal_qformer")
+    ids = np.arange(40)
+    passes = [stage.training_captions(ids, step) for step in range(60)]
+    assert stage.training_captions(ids, 7) == passes[7]
+    assert stage.training_captions(ids[5:9], 7) == passes[7][5:9], "whatever samples are asked for beside it"
+    for i in ids:
+        assert {drawn[i] for drawn in passes} == set(captions[i])
