@@ -8,11 +8,13 @@ from PIL import Image
 from seed_dist.data.reader import FeatureShards, ImageShards, PairedFeatures
 from seed_dist.data.sharding import ShardOptions, shard_source
 from seed_dist.data.views import view_name
+from seed_dist.dist.comm import LocalComm
 from seed_dist.encode.augmentation import Crop
 from seed_dist.encode.workspace import EncodeRequest, encode_workspace
 from seed_dist.errors import MismatchError
 from seed_dist.models.vision import FrozenClip
 from seed_dist.train.data import open_data
+from seed_dist.train.stages.causal_qformer import CausalQFormerStage
 from tests.pictures import fill
 from tests.unit.encode.test_encode_targets import export_stages, small_recipe
 
@@ -117,3 +119,18 @@ def test_views_of_another_seed_are_not_mixed(workspace, tmp_path):
     list(encode_workspace(EncodeRequest(other, tmp_path, ["image_embedding"], ["train"], views=2)))
     with pytest.raises(MismatchError, match=r"view, dtype and shape in .*image_embedding.view1"):
         PairedFeatures(tmp_path, "train", ["patches", "image_embedding"], views=2)
+
+
+def test_a_step_of_training_draws_its_views(workspace):
+    recipe, work = workspace
+    stage = CausalQFormerStage(recipe, open_data(recipe, "causal_qformer", work), LocalComm())
+    ids = np.arange(9)
+    drawn = np.stack([stage.drawn_views(ids, step) for step in range(60)])
+    assert (drawn == np.stack([stage.drawn_views(ids, step) for step in range(60)])).all()
+    assert (stage.drawn_views(ids[::-1].copy(), 7)[::-1] == drawn[7]).all()  # of the sample, not of its place
+    counts = np.bincount(drawn.ravel(), minlength=3)
+    assert counts.min() > 0.25 * drawn.size
+    patches = stage.make_batch(ids, 7)["patches"].numpy()
+    for place, view in enumerate(drawn[7]):
+        shards = FeatureShards(work / "features" / view_name("patches", int(view)) / "train")
+        assert (patches[place] == shards.read(ids[place : place + 1])[0]).all()
