@@ -181,6 +181,7 @@ class Recipe:
     lora_training: TrainConfig
     engine: EngineConfig
     eval: EvalConfig
+    views: Count = 1  # of each training image, among which the tokenizer stages draw; data_prep/encode.py makes them
 
     def training(self, stage: StageName) -> TrainConfig:
         trainings = (self.causal_qformer_training, self.codebook_training, self.lora_training)

@@ -2,6 +2,7 @@
 
     FOLDER/.progress/plan.json           what is being made; a run with another plan is refused
     FOLDER/.progress/shard-000000.json   this shard is finished: its manifest entry, index rows and rejects
+    FOLDER/.progress/leases/             who works on which shard, where several processes may
     FOLDER/manifest.json                 the set is finished; written last, then .progress is removed
 
 A shard counts only when its record exists, and the record is written after the shard was flushed and renamed. So a
@@ -25,7 +26,7 @@ from seed_dist.data.index import DIGESTS, INDEX_NAME, IndexRow, read_rows, write
 from seed_dist.data.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, write_manifest
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.faults import fault_point
-from seed_dist.fsio import PARTIAL_SUFFIX, fsync_folder, write_json
+from seed_dist.fsio import PARTIAL_SUFFIX, create_once, fsync_folder, write_json
 
 REJECTS_NAME = "rejects.parquet"
 PROGRESS = ".progress"
@@ -68,12 +69,19 @@ class Plan:
 
 
 class Assembly:
-    """The making of one set in `folder`. The caller holds the folder's lock."""
+    """The making of one set in `folder`: by one process that holds the folder's lock, or by several with the same plan
+    that share the shards by leases.
+    """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         # Through JSON, because that is how an earlier run's plan comes back: tuples are lists there.
         self.folder, self.plan = folder, Plan(**json.loads(json.dumps(asdict(plan))))
         self._progress = folder / PROGRESS
+
+    @property
+    def leases_folder(self) -> Path:
+        """Where processes that make this set together keep their leases; gone once it is finished."""
+        return self._progress / "leases"
 
     def begin(self, update: bool = False) -> Manifest | None:
         """Prepare the folder; the value is the manifest when the set is finished already under the same plan.
@@ -92,15 +100,24 @@ class Assembly:
                 shutil.rmtree(self._progress, ignore_errors=True)
                 return manifest
             self._reopen(manifest)
-        for leftover in self.folder.rglob(f"*{PARTIAL_SUFFIX}"):
-            leftover.unlink()
         plan_file = self._progress / "plan.json"
-        if plan_file.exists():
-            self._compare(Plan(**json.loads(plan_file.read_bytes())), may_differ)
-        else:
+        if not plan_file.exists():
             self._refuse_foreign_files()
-        write_json(plan_file, asdict(self.plan))
+            self._progress.mkdir(parents=True, exist_ok=True)
+            create_once(plan_file, json.dumps(asdict(self.plan), indent=2, sort_keys=True).encode())
+        self._compare(Plan(**json.loads(plan_file.read_bytes())), may_differ)
+        if update:
+            write_json(plan_file, asdict(self.plan))
         return None
+
+    def is_finished(self) -> bool:
+        """Whether a process, this or another, has committed the set."""
+        return (self.folder / MANIFEST_NAME).exists()
+
+    def discard_partials(self, shard: str = "") -> None:
+        """Remove what writers left unfinished, of one shard or of all. Nobody else may be writing it."""
+        for leftover in self.folder.rglob(f"{shard}*{PARTIAL_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
 
     def finished(self, shard: str, made_from: str = "") -> ShardRecord | None:
         """The record of a shard that an earlier run finished from the same part; None where it must be made."""
@@ -123,6 +140,14 @@ class Assembly:
             MADE_FROM: record.made_from,
         }
         write_json(self._record_path(record.entry.name), value)
+
+    def announced(self) -> set[str]:
+        """Names of the shards that are finished so far."""
+        return {f"{path.stem}.tar" for path in self._progress.glob("shard-*.json")}
+
+    def withdraw(self, shard: str) -> None:
+        """Take back that a shard is finished."""
+        self._record_path(shard).unlink(missing_ok=True)
 
     def records(self, shards: Iterable[str]) -> Iterator[ShardRecord]:
         """The announced records of these shards, read one by one: all of them together may not fit into memory."""
@@ -160,7 +185,8 @@ class Assembly:
         manifest = Manifest(self.plan.kind, samples, tuple(entries), self.plan.parents, details)
         write_manifest(self.folder, manifest)
         fault_point("assembly.manifest_written", 0, len(entries))
-        shutil.rmtree(self._progress)
+        self.discard_partials()
+        shutil.rmtree(self._progress, ignore_errors=True)  # another worker may look into it yet
         return manifest
 
     def _reopen(self, manifest: Manifest) -> None:
@@ -218,7 +244,7 @@ class Assembly:
         foreign = sorted(
             path.name
             for path in self.folder.iterdir()
-            if not (path.name.startswith(".") or path.name in _OWN_FILES or path.match("shard-*.tar"))
+            if not (path.name.startswith((".", *_OWN_FILES)) or path.match("shard-*.tar*"))
         )
         if foreign:
             raise DataError(

@@ -89,6 +89,10 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the piece back; the end of the `with` block does it."""
         self._ended.set()
         self._thread.join()
         _touch(self._path, _GIVEN_BACK)
@@ -99,7 +103,7 @@ class Lease:
 
 
 class Leases:
-    """The leases of one piece of joint work, in a folder that all its processes see.
+    """The leases of one piece of joint work, in a folder that exists and that all its processes see.
 
     An owner that has been silent for `stale_after_s` counts as dead; one on the same machine whose process is gone
     does so at once. Times are those of the file system, so the clocks of the machines need not agree.
@@ -107,7 +111,6 @@ class Leases:
 
     def __init__(self, folder: Path, stale_after_s: float = STALE_AFTER_S) -> None:
         self._folder, self._stale_after_s = folder, stale_after_s
-        folder.mkdir(parents=True, exist_ok=True)
         self._clock = folder / f".clock-{secrets.token_hex(4)}"
 
     def claim(self, name: str) -> Lease | None:
@@ -170,6 +173,8 @@ class Leases:
             self._clock.unlink()
         except FileNotFoundError:  # the folder has been removed, so there is nothing left to compare with
             return 0.0
+        except PermissionError:  # somebody else's work, which this process only looks at
+            return time.time()
         return now
 
 

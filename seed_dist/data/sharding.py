@@ -70,6 +70,7 @@ def shard_source(sources: Path | Sequence[Path], out: Path, options: ShardOption
         finished = assembly.begin(options.update)
         if finished is not None:
             return ShardOutcome(finished, True)
+        assembly.discard_partials()
         tasks = _tasks(listing, out, options)
         shards = _make_shards(assembly, tasks, options)
         rejected = assembly.write_rejects(shards)

@@ -39,21 +39,21 @@ class ClipImages:
 
 
 class PatchEncoder:
-    """patches: fp16 [P, V], the image encoder's patch features before any final norm."""
+    """patches: [P, V], the image encoder's patch features before any final norm."""
 
     target, source = "patches", "images"
 
-    def __init__(self, images: ClipImages) -> None:
-        self._images, self.preprocess = images, images.clip.preprocess
+    def __init__(self, images: ClipImages, dtype: str = "float16") -> None:
+        self._images, self.preprocess, self._dtype = images, images.clip.preprocess, dtype
 
     def details(self) -> dict[str, Any]:
-        return {**self._images.details(), "dtype": "float16", "shape": self._images.patches_shape}
+        return {**self._images.details(), "dtype": self._dtype, "shape": self._images.patches_shape}
 
     def check_source(self, source: Manifest) -> None:
         """Any images will do."""
 
     def __call__(self, batch: Batch) -> npt.NDArray[Any]:
-        return as_array(self._images.outputs(batch)[0], "float16")
+        return as_array(self._images.outputs(batch)[0], self._dtype)
 
 
 class ImageEmbeddingEncoder:

@@ -20,13 +20,13 @@ from seed_dist.models.qformer import CausalQFormer
 
 
 class CausalEncoder:
-    """causal: fp16 [Q, W], causal embeddings of the patch features by an exported Q-Former."""
+    """causal: [Q, W], causal embeddings of the patch features by an exported Q-Former."""
 
     target, source, preprocess = "causal", "patches", None
 
-    def __init__(self, export: Path, image_encoder: str, device: str) -> None:
+    def __init__(self, export: Path, image_encoder: str, device: str, dtype: str = "float16") -> None:
         self._qformer = CausalQFormer.from_pretrained(export).to(device)
-        self._device, self._image_encoder = device, image_encoder
+        self._device, self._image_encoder, self._dtype = device, image_encoder, dtype
 
     def details(self) -> dict[str, Any]:
         config = self._qformer.config
@@ -34,7 +34,7 @@ class CausalEncoder:
             "encoder": "causal_qformer",
             "weights_sha256": qformer_fingerprint(self._qformer),
             "preprocessing": "none",
-            "dtype": "float16",
+            "dtype": self._dtype,
             "shape": (config.queries, config.width),
         }
 
@@ -46,7 +46,7 @@ class CausalEncoder:
     @torch.inference_mode()
     def __call__(self, batch: Batch) -> npt.NDArray[Any]:
         patches = torch.from_numpy(batch.features).to(self._device)
-        return as_array(self._qformer.embed_image(patches), "float16")
+        return as_array(self._qformer.embed_image(patches), self._dtype)
 
 
 class CodeEncoder:

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from seed_dist.models.vision import FrozenClip
 
 TARGETS = ("patches", "image_embedding", "text_features", "causal", "codes")
+STORED_AS_ASKED = ("patches", "causal")  # large, and read by layers that normalise: stored as asked for
 
 
 class EncoderMaker:
     """Makes the encoders of a recipe in a workspace; those on one CLIP share it."""
 
-    def __init__(self, recipe: Recipe, work: Path, device: str) -> None:
-        self._recipe, self._work, self._device = recipe, work, device
+    def __init__(self, recipe: Recipe, work: Path, device: str, dtype: str = "float16") -> None:
+        """`dtype` is how STORED_AS_ASKED are stored, one of `seed_dist.data.precision.PRECISIONS`."""
+        self._recipe, self._work, self._device, self._dtype = recipe, work, device, dtype
         self._clips: dict[str, FrozenClip] = {}
         self._images: dict[str, ClipImages] = {}
 
@@ -29,7 +31,7 @@ class EncoderMaker:
         if target == "patches":
             from seed_dist.encode.clip_targets import PatchEncoder
 
-            return PatchEncoder(self._clip_images("image_encoder"))
+            return PatchEncoder(self._clip_images("image_encoder"), self._dtype)
         if target == "image_embedding":
             from seed_dist.encode.clip_targets import ImageEmbeddingEncoder
 
@@ -41,7 +43,8 @@ class EncoderMaker:
         if target == "causal":
             from seed_dist.encode.export_targets import CausalEncoder
 
-            return CausalEncoder(self._export("causal_qformer"), self._recipe.backbones.image_encoder, self._device)
+            image_encoder = self._recipe.backbones.image_encoder
+            return CausalEncoder(self._export("causal_qformer"), image_encoder, self._device, self._dtype)
         if target == "codes":
             from seed_dist.encode.export_targets import CodeEncoder
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,21 @@ import torch
 
 from seed_dist.config import Recipe
 from seed_dist.data.manifest import Manifest, load_manifest
-from seed_dist.encode.runner import encode_split
+from seed_dist.data.views import VIEWED, view_name
+from seed_dist.encode.audit import Audit, audit_split
+from seed_dist.encode.augmentation import Crop
+from seed_dist.encode.encoder import Encoder
+from seed_dist.encode.runner import MAX_REJECT_FRACTION, EncodeOptions, encode_split
 from seed_dist.encode.targets import EncoderMaker
+from seed_dist.topology import world_from_environment
 
 
 @dataclass(frozen=True)
 class EncodeRequest:
-    """`batch_size` in samples; `threads` batches are decoded ahead; `device` is a torch device, or "auto"."""
+    """`batch_size` in samples; `threads` batches are decoded ahead; `device` is a torch device, or "auto".
+
+    `dtype` is one of `seed_dist.data.precision.PRECISIONS`; `views` counts the plain view.
+    """
 
     recipe: Recipe
     work: Path
@@ -25,6 +33,18 @@ class EncodeRequest:
     batch_size: int = 256
     threads: int = 1
     device: str = "auto"
+    dtype: str = "float16"
+    views: int = 1
+    max_reject_fraction: float = MAX_REJECT_FRACTION
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """Everything that is made by going once over one source."""
+
+    source: Path
+    outputs: Mapping[Path, Encoder]
+    options: EncodeOptions
 
 
 def encode_workspace(request: EncodeRequest) -> Iterator[tuple[Path, Manifest]]:
@@ -33,20 +53,37 @@ def encode_workspace(request: EncodeRequest) -> Iterator[tuple[Path, Manifest]]:
     Targets that are made from the same source share one pass over it. All sources, weights and options are looked at
     before the first sample is encoded.
     """
-    maker = EncoderMaker(request.recipe, request.work, _device(request.device))
+    for work in _passes(request):
+        yield from zip(work.outputs, encode_split(work.source, work.outputs, work.options), strict=True)
+
+
+def audit_workspace(request: EncodeRequest, samples: int, seed: int) -> Iterator[Audit]:
+    """Encode that many random samples of each finished target and split again, and compare."""
+    for work in _passes(request):
+        for folder, encoder in work.outputs.items():
+            yield audit_split(work.source, folder, encoder, work.options, samples, seed)
+
+
+def _passes(request: EncodeRequest) -> list[_Pass]:
+    """In the order that they need: what is a source of others comes first."""
+    maker = EncoderMaker(request.recipe, request.work, _device(request.device), request.dtype)
     encoders = [maker.make(target) for target in dict.fromkeys(request.targets)]
     made_here = {encoder.target for encoder in encoders}
-    sources = list(dict.fromkeys(encoder.source for encoder in encoders))
-    for source in sources:
-        if source not in made_here:
-            for split in request.splits:
-                load_manifest(_folder(request.work, source, split))
-    for source in sorted(sources, key=("images", "patches", "causal").index):
-        together = [encoder for encoder in encoders if encoder.source == source]
+    passes = []
+    for source in sorted({encoder.source for encoder in encoders}, key=("images", "patches", "causal").index):
         for split in request.splits:
-            outputs = {_folder(request.work, encoder.target, split): encoder for encoder in together}
-            manifests = encode_split(_folder(request.work, source, split), outputs, request.batch_size, request.threads)
-            yield from zip(outputs, manifests, strict=True)
+            for view in range(request.views):
+                together = [e for e in encoders if e.source == source and (view == 0 or e.target in VIEWED)]
+                if not together:
+                    continue
+                folder = _folder(request.work, view_name(source, view), split)
+                if source not in made_here:
+                    load_manifest(folder)  # raises where it is not finished
+                outputs = {_folder(request.work, view_name(e.target, view), split): e for e in together}
+                crop = Crop(request.recipe.seed, view) if view and source == "images" else None
+                options = EncodeOptions(request.batch_size, request.threads, crop, request.max_reject_fraction)
+                passes.append(_Pass(folder, outputs, options))
+    return passes
 
 
 def _folder(work: Path, name: str, split: str) -> Path:
@@ -55,6 +92,8 @@ def _folder(work: Path, name: str, split: str) -> Path:
 
 
 def _device(wanted: str) -> str:
+    """`auto`: of several processes that srun or torchrun started on a node, each takes a GPU of its own."""
     if wanted != "auto":
         return wanted
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    gpus = torch.cuda.device_count()
+    return f"cuda:{world_from_environment().local_rank % gpus}" if gpus else "cpu"

@@ -192,7 +192,7 @@ class Split:
         return self._sets[target]
 
     def read(self, target: str, rows: Rows | None = None) -> Tensor:
-        """Features of these rows (all of them by default) as stored, [N, ...] on the CPU."""
-        features = self.features(target)
+        """Features of these rows (all of them by default), [N, ...] on the CPU; zeros where a sample has none."""
+        features = self.features(target).sets[target]
         rows = np.arange(len(self), dtype=np.int64) if rows is None else rows
-        return torch.from_numpy(features.read(rows)[target])
+        return torch.from_numpy(features.read(rows))

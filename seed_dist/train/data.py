@@ -42,7 +42,8 @@ def open_data(recipe: Recipe, stage: StageName, work: Path) -> StageData:
     it.
     """
     targets = stage_targets(recipe, stage)
-    return StageData(PairedFeatures(work, "train", targets), PairedFeatures(work, "val", targets))
+    views = 1 if stage == "lora" else recipe.views
+    return StageData(PairedFeatures(work, "train", targets, views), PairedFeatures(work, "val", targets))
 
 
 @dataclass(frozen=True)

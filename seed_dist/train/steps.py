@@ -59,7 +59,8 @@ class _Announcer:
     def __call__(self, step: int) -> None:
         train = self._run.stage.data.train
         while train.is_remote and self._next < min(step + self._ahead + 1, self._last):
-            train.announce(np.concatenate(self._run.order.micro_batches(self._next)))
+            ids = np.concatenate(self._run.order.micro_batches(self._next))
+            train.announce(ids, self._run.stage.drawn_views(ids, self._next))
             self._next += 1
 
 

@@ -129,7 +129,7 @@ def test_the_tokenizer_job_trains_encodes_and_trains(tmp_path: Path) -> None:
         for words in calls
     ]
     assert stages == ["causal_qformer", "causal", "codebook", "codes"]
-    assert ["--ntasks=1" in words for words in calls] == [False, True, False, True]
+    assert not any(word.startswith(("--ntasks", "--nodes")) for words in calls for word in words)  # all take part
 
 
 def test_a_failed_step_ends_the_job(tmp_path: Path) -> None:

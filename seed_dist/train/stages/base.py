@@ -73,6 +73,15 @@ class Stage(nn.Module, ABC):
         """Further figures for the journal, equal on all ranks; only called when a step is logged."""
         return {}
 
+    def drawn_views(self, ids: Ids, step: int) -> Ids | None:
+        """Which view [B] of each training sample a step takes: a function of (seed, id, step). None where all have
+        one.
+        """
+        if self.data.train.views == 1:
+            return None
+        drawn = coins(ids, derived_seed(self.recipe.seed, "view", step)) * self.data.train.views
+        return drawn.astype(np.int64)
+
     def training_captions(self, ids: Ids, step: int) -> list[str]:
         """One caption of each training sample; of several, another one at every pass, drawn as the order is: a function
         of seed, step and sample. (LAVIS makes a sample of each caption: the same pairs, the image read as often.)
@@ -106,7 +115,7 @@ def check_made_by(model: CausalQFormer | Coder, data: StageData, target: str) ->
     """MismatchError unless the features `target` were made by this exported model: after a new training of the stage
     before, features of the old weights must not be mixed with the new export."""
     expected = module_fingerprint(model, dataclasses.asdict(model.config))
-    for features in (data.train.sets[target], data.val.sets[target]):
+    for features in (*data.train.views_of(target), *data.val.views_of(target)):
         found = features.manifest.details["weights_sha256"]
         if found != expected:
             raise MismatchError(

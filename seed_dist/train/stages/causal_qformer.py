@@ -62,7 +62,7 @@ class CausalQFormerStage(Stage):
 
     def make_batch(self, ids: Ids, step: int, out: Buffers | None = None) -> dict[str, Tensor]:
         captions = self.training_captions(ids, step)
-        patches = self.data.train.read(ids, out)["patches"]
+        patches = self.data.train.read(ids, out, self.drawn_views(ids, step))["patches"]
         if not self.recipe.qformer.exchanged_negatives:
             return self._batch(patches, captions)
         wholes = coins(ids, derived_seed(self.recipe.seed, "exchange", step)) < 0.5

@@ -59,7 +59,7 @@ class CodebookStage(Stage):
         )
 
     def make_batch(self, ids: Ids, step: int, out: Buffers | None = None) -> dict[str, Tensor]:
-        features = self.data.train.read(ids, out)
+        features = self.data.train.read(ids, out, self.drawn_views(ids, step))
         batch = {"causal": torch.from_numpy(features["causal"]), "target": torch.from_numpy(features[self._target])}
         return {**batch, **self._kept(ids, step)}
 

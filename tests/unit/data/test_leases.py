@@ -30,6 +30,7 @@ def owner(root, tmp_path):
     """Starts a process that has the lease `piece` and says on every line whether it still does; none outlives the
     test."""
     started = []
+    (tmp_path / "leases").mkdir()
 
     def start(stale_after_s):
         process = subprocess.Popen(
@@ -156,6 +157,7 @@ def test_a_lease_comes_back_however_the_block_ends(tmp_path):
 
 
 def test_without_its_folder_there_is_nothing_to_claim(tmp_path):
+    (tmp_path / "leases").mkdir()
     leases = Leases(tmp_path / "leases")
     with leases.claim("piece") as lease:
         shutil.rmtree(tmp_path / "leases")  # the last worker has finished the whole

@@ -9,6 +9,7 @@ from seed_dist.cli import run_command
 from seed_dist.data.reader import FeatureShards
 from seed_dist.data.sharding import ShardOptions, shard_source
 from tests.pictures import fill
+from tests.unit.encode.test_encode_audit import flip_a_bit
 
 
 @pytest.fixture
@@ -42,13 +43,35 @@ def test_several_targets_and_splits(encode, tmp_path, capsys):
     assert len(FeatureShards(tmp_path / "features" / "image_embedding" / "val")) == 3
 
 
+def test_status_and_audit_of_what_was_made(encode, tmp_path, capsys):
+    shard_source(fill(tmp_path / "train", 5), tmp_path / "images" / "train", ShardOptions(workers=1))
+    arguments = ("--work", tmp_path, "--target", "patches", "--split", "train", "--dtype", "int8")
+    assert encode(*arguments) == 0
+    assert encode("--work", tmp_path, "--status") == 0
+    assert "patches/train: 100.0%, 5 of 5 samples; shards: 1 done" in capsys.readouterr().out
+    assert encode(*arguments, "--audit", 100) == 0
+    assert "5 samples encoded again, 5 equal to the last bit" in capsys.readouterr().out
+    flip_a_bit(tmp_path / "features" / "patches" / "train", 3)
+    assert encode(*arguments, "--audit", 100) == 3
+    assert "1 samples: 000000003 (off by" in capsys.readouterr().err
+    assert encode(*arguments, "--audit", 100, "--audit-tolerance", 0.1) == 0
+    assert encode(*arguments[:-1], "float16") == 4  # what is there is int8
+    assert "dtype of" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["--target", "patches", "--split", "val"], 3, "images/val does not exist"),
         (["--target", "causal", "--split", "val"], 3, "the stage causal_qformer is not finished"),
         (["--target", "patchs", "--split", "val"], 2, "invalid choice: 'patchs'"),
-        (["--target", "patches"], 2, "--split"),
+        (["--target", "patches"], 2, "--split is missing"),
+        (["--split", "val"], 2, "--target is missing"),
+        (["--target", "patches", "--split", "val", "--dtype", "int4"], 2, "choose from"),
+        (["--target", "codes", "--split", "val", "--dtype", "int8"], 2, "--dtype int8 is for patches and causal"),
+        (["--target", "patches", "--split", "val", "--views", "0"], 2, "--views is 0; at least 1"),
+        (["--target", "patches", "--split", "val", "--audit", "3"], 3, "images/val does not exist"),
+        (["--status"], 3, "holds no features that are begun or finished"),
         (["--target", "patches", "--split", "val", "--recipe", "glyph"], 2, "recipe 'glyph' is unknown; choose one of"),
         (["--target", "patches", "--split", "val", "--set", "qformer.querys=3"], 2, "option qformer.querys is unknown"),
         (["--target", "patches", "--split", "val", "--batch-size", "0"], 2, "--batch-size is 0; at least 1"),

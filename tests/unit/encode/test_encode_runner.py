@@ -7,6 +7,7 @@ import textwrap
 from collections import Counter
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import webdataset
@@ -14,10 +15,14 @@ import webdataset
 from seed_dist.data.manifest import load_manifest
 from seed_dist.data.reader import FeatureShards, ImageShards, PairedFeatures
 from seed_dist.data.sharding import ShardOptions, shard_source
-from seed_dist.encode.runner import encode_split
-from seed_dist.errors import DataError, LockedError, MismatchError
-from seed_dist.fsio import folder_lock
+from seed_dist.encode import runner
+from seed_dist.encode.runner import EncodeOptions
+from seed_dist.errors import DataError, MismatchError
 from tests.pictures import content, fill
+
+
+def encode_split(source, outputs, batch_size=256, threads=1, **options):
+    return runner.encode_split(source, outputs, EncodeOptions(batch_size, threads, **options))
 
 
 class Means:
@@ -233,10 +238,67 @@ def test_another_source_is_refused(tmp_path, images):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_values_that_are_not_finite_name_the_sample(tmp_path, images, dtype):
-    with pytest.raises(DataError, match=r"of sample 000000017 \('caption number 17'\) hold NaN or infinite"):
+    wanted = r"1 samples have none \(not_finite 1\).* allows 0 of 24.*000000017 .*'caption number 17'.*--max-reject"
+    with pytest.raises(DataError, match=wanted):
         encode_split(images, {tmp_path / "out": Means(dtype=dtype, spoil="000000017")}, batch_size=4)
     assert not (tmp_path / "out" / "manifest.json").exists()
     assert not (tmp_path / "out" / "shard-000001.tar").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_a_sample_that_is_not_finite_is_set_aside_alone(tmp_path, images, dtype):
+    (manifest,) = encode_split(
+        images, {tmp_path / "out": Means(dtype=dtype, spoil="000000017")}, batch_size=4, max_reject_fraction=0.05
+    )
+    encode_split(images, {tmp_path / "sound": Means(dtype=dtype)}, batch_size=4)
+    features, sound = FeatureShards(tmp_path / "out"), FeatureShards(tmp_path / "sound")
+    row = sound.keys.index("000000017")
+    others = np.delete(np.arange(24), row)
+    assert features.keys == sound.keys
+    assert features.read(others).tobytes() == sound.read(others).tobytes()
+    assert not features.read(np.array([row])).any()
+    assert features.quarantined == {row}
+    assert manifest.details["rejected"] == {"not_finite": 1}
+    (reject,) = pq.read_table(tmp_path / "out" / "rejects.parquet").to_pylist()
+    assert (reject["source"], reject["shard"]) == ("000000017", "shard-000001.tar")
+    assert "caption number 17" in reject["detail"]
+    assert not (tmp_path / "sound" / "rejects.parquet").exists()
+
+
+class Refuses(Means):
+    """Cannot take one sample."""
+
+    def __call__(self, batch):
+        if "caption number 21" in batch.captions:
+            raise ValueError("a picture of nothing")
+        return super().__call__(batch)
+
+
+def test_what_is_set_aside_is_missing_from_all_that_is_made_of_it(tmp_path, images):
+    folders = {name: tmp_path / "features" / name / "train" for name in ("patches", "image_embedding", "causal")}
+    options = {"batch_size": 4, "max_reject_fraction": 0.1}
+    encode_split(images, {folders["patches"]: Means(spoil="000000017")}, **options)
+    encode_split(images, {folders["image_embedding"]: Refuses("image_embedding", dtype="float32")}, **options)
+    (manifest,) = encode_split(folders["patches"], {folders["causal"]: Doubled("causal", "w2")}, **options)
+    assert manifest.details["rejected"] == {"source_quarantined": 1}
+    paired, plain = PairedFeatures(tmp_path, "train", ["causal", "image_embedding"]), FeatureShards(folders["causal"])
+    kept = [row for row, key in enumerate(plain.keys) if key not in ("000000017", "000000021")]
+    assert len(paired) == len(kept) == 22
+    assert paired.keys == [plain.keys[row] for row in kept]
+    assert paired.captions == [plain.captions[row] for row in kept]
+    assert (paired.read(np.arange(22))["causal"] == plain.read(np.array(kept))).all()
+    assert np.isfinite(paired.read(np.arange(22))["causal"]).all()
+
+
+def test_too_many_set_aside_stop_the_run_and_more_allowance_ends_it(tmp_path, images):
+    class Broken(Means):
+        def __call__(self, batch):
+            return np.full_like(super().__call__(batch), np.nan)
+
+    with pytest.raises(DataError, match=r"not_finite 9.* allows 2 of 24"):
+        encode_split(images, {tmp_path / "out": Broken()}, max_reject_fraction=0.1)
+    (manifest,) = encode_split(images, {tmp_path / "out": Broken()}, max_reject_fraction=1.0)
+    assert manifest.details["rejected"] == {"not_finite": 24}
 
 
 def test_a_damaged_image_stops_the_encoder(tmp_path, images):
@@ -246,11 +308,6 @@ def test_a_damaged_image_stops_the_encoder(tmp_path, images):
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"sample 000000013 in .*shard-000001.tar has checksum"):
         encode_split(images, {tmp_path / "out": Means()}, batch_size=4, threads=2)
-
-
-def test_two_jobs_do_not_share_a_folder(tmp_path, images):
-    with folder_lock(tmp_path / "out", "another job"), pytest.raises(LockedError, match="in use by another job"):
-        encode_split(images, {tmp_path / "out": Means()})
 
 
 def test_an_unfinished_source_is_refused(tmp_path, images):

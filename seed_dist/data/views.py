@@ -1,0 +1,14 @@
+"""Several views of the same image: view 0 is the whole picture, the others are random crops of it.
+
+Each view is a feature set of its own, `features/TARGET.view1/SPLIT`, with the shards, keys and order of view 0. So
+views can be added later, a step of training reads one of them, and whatever knows nothing of views reads view 0.
+"""
+
+from __future__ import annotations
+
+VIEWED = ("patches", "image_embedding", "causal")  # the other targets are made once: of captions, or of view 0
+
+
+def view_name(target: str, view: int) -> str:
+    """Name of the feature set of a view; that of view 0 is the target's."""
+    return f"{target}.view{view}" if view and target in VIEWED else target
