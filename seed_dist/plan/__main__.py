@@ -88,9 +88,11 @@ def _problems(args: argparse.Namespace) -> list[str]:
     problems = []
     if args.recipe is None and args.compare is None:
         problems.append("--recipe is missing: the name of a recipe, or a .yaml file")
-    for name in ("nodes", "gpus", "views"):
-        if getattr(args, name) < 1:
-            problems.append(f"--{name} is {getattr(args, name)}, but at least 1 is needed")
+    problems += [
+        f"--{name} is {getattr(args, name)}, but at least 1 is needed"
+        for name in ("nodes", "gpus", "views")
+        if getattr(args, name) < 1
+    ]
     problems += [f"--pairs holds {pairs}, but at least 1 is needed" for pairs in args.pairs if pairs < 1]
     positive = ("network_gbit", "storage_gbit", "mtbf", "caption_bytes")
     problems += [

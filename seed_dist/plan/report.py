@@ -29,17 +29,16 @@ def between(values: Range, unit: str = "", digits: int = 2) -> str:
     return f"{joined} {letter}{unit}".rstrip()
 
 
-def plain(values: Range, unit: str) -> str:
-    """Hours and the like, which have no thousands' letters."""
-    texts = [_digits(value, 2) for value in values]
-    return f"{texts[0] if texts[0] == texts[1] else ' to '.join(texts)} {unit}"
-
-
 def duration(seconds: Range) -> str:
     """In the unit that fits the longer one."""
     units = ((3600, "h"), (60, "min"), (1, "s"))
     size, unit = next(((size, unit) for size, unit in units if seconds[1] >= 2 * size), (1e-3, "ms"))
-    return plain((seconds[0] / size, seconds[1] / size), unit)
+    texts = [_digits(value / size, 2) for value in seconds]
+    return f"{texts[0] if texts[0] == texts[1] else ' to '.join(texts)} {unit}"
+
+
+def _seconds(hours: Range) -> Range:
+    return hours[0] * 3600, hours[1] * 3600
 
 
 def _digits(value: float, digits: int) -> str:
@@ -58,7 +57,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def plan_text(plan: Plan) -> str:
     head = (
         f"{plan.recipe} on {plan.nodes} x {plan.gpus} {plan.hardware}, {plan.precision}, {plan.pairs:,} pairs in "
-        f"{plan.shards:,} shards ({_digits(plan.shards_per_rank, 3)} per rank), index {number(plan.index_bytes, 'B', 2)}"
+        f"{plan.shards:,} shards ({_digits(plan.shards_per_rank, 3)} per rank), "
+        f"index {number(plan.index_bytes, 'B', 2)}"
     )
     parts = [head, f"encoding, on one GPU\n{_encoding(plan)}"]
     parts += [f"{stage.stage}\n{table(_stage(stage, plan))}" for stage in plan.stages]
@@ -72,9 +72,9 @@ def plan_text(plan: Plan) -> str:
 
 
 def _encoding(plan: Plan) -> str:
-    rows: list[Sequence[str]] = [("target", "FLOP/image", "on disk", "hours", "limited by")]
+    rows: list[Sequence[str]] = [("target", "FLOP/image", "on disk", "time", "limited by")]
     for part in plan.encoding:
-        hours = "not known" if part.gpu_hours is None else plain(part.gpu_hours, "h")
+        hours = "not known" if part.gpu_hours is None else duration(_seconds(part.gpu_hours))
         flops = number(part.flops_per_sample) if part.flops_per_sample else "not known"
         rows.append((part.target, flops, number(part.set_bytes, "B"), hours, limit(part.limited_by)))
     return table(rows)
@@ -113,7 +113,7 @@ def _stage(stage: StagePlan, plan: Plan) -> Pairs:
          f"{number(stage.network_node_bytes, 'B')}/step and node"),
         ("step", f"{duration(stage.step_s)}, "
          f"{between(stage.samples_per_s)} samples/s"),
-        ("hours", f"{plain(stage.hours, 'h')}, {gpu_hours} GPU-hours{price}"),
+        ("time", f"{duration(_seconds(stage.hours))}, {gpu_hours} GPU-hours{price}"),
         ("requeues", f"{requeues} at {plan.wall_limit_hours:g} h"),
         ("checkpoint", f"{number(checkpoints.bytes, 'B')}, at most {number(checkpoints.kept_bytes, 'B')} kept; saved "
          f"every {duration(checkpoints.recipe_interval_s)}; best {duration((checkpoints.daly_interval_s,) * 2)} "
@@ -135,7 +135,9 @@ def _verdict(stage: StagePlan, plan: Plan) -> str:
 
 
 def _named(values: Mapping[str, int], unit: str = "") -> str:
-    return _joined({name: number(value, unit, 2) for name, value in values.items() if value})
+    """Those that are at least a hundredth of all."""
+    least = sum(values.values()) / 100
+    return _joined({name: number(value, unit, 2) for name, value in values.items() if value >= least})
 
 
 def _joined(texts: Mapping[str, str]) -> str:
@@ -146,11 +148,11 @@ def _alternatives(plan: Plan) -> str:
     rows: list[Sequence[str]] = [
         ("stage", "inputs", "FLOP/sample", "read/sample", "samples/s and GPU", "GPU-hours", "limited by")
     ]
-    for way in plan.alternatives:
-        rows.append(
-            (way.stage, way.inputs, number(way.flops_per_sample), number(way.read_bytes_per_sample, "B"),
-             between(way.samples_per_s), between(way.gpu_hours), limit(way.limited_by))
-        )  # fmt: skip
+    rows += [
+        (way.stage, way.inputs, number(way.flops_per_sample), number(way.read_bytes_per_sample, "B"),
+         between(way.samples_per_s), between(way.gpu_hours), limit(way.limited_by))
+        for way in plan.alternatives
+    ]  # fmt: skip
     return table(rows)
 
 
@@ -163,7 +165,7 @@ def scale_text(scales: Sequence[Scale]) -> str:
     for scale in scales:
         encoding = "not known" if scale.encode_gpu_hours is None else between(scale.encode_gpu_hours)
         sizes = (number(size, "B") for size in (scale.patches_bytes, scale.causal_bytes, scale.index_bytes))
-        passes = (plain(scale.pass_hours[stage], "h") for stage in stages)
+        passes = (duration(_seconds(scale.pass_hours[stage])) for stage in stages)
         rows.append((number(scale.pairs), *sizes, encoding, *passes))
     return table(rows)
 

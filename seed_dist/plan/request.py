@@ -50,7 +50,53 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Request:
-    """`shares`: share of the GPU's peak by stage where it was measured; elsewhere `share_of_peak`, or the hardware's."""Sizes of the frozen models."""
+    """`shares`: share of the peak by stage, where it was measured; elsewhere `share_of_peak`, or the hardware's."""
+
+    recipe: Recipe
+    cluster: Cluster
+    pairs: int = 5_000_000
+    views: int = 1
+    feature_dtype: str = "fp16"
+    caption_bytes: int = 60
+    share_of_peak: Range | None = None
+    shares: Mapping[str, Range] = field(default_factory=dict)
+    stages: tuple[StageName, ...] = STAGES  # type: ignore[assignment]
+
+    @property
+    def precision(self) -> Precision:
+        return resolve_precision(self.recipe.engine.precision, self.cluster.hardware.compute_capability)
+
+    @property
+    def element_bytes(self) -> int:
+        return ELEMENT_BYTES[self.precision]
+
+    @property
+    def peak_flops(self) -> float:
+        """Of one GPU in the precision that the engine chooses for it."""
+        return self.cluster.hardware.peak_flops[self.precision]
+
+    def calibrated(self, share_of_peak: Range | None, shares: Mapping[str, Range]) -> Request:
+        """The same with these shares of the peak."""
+        return replace(self, share_of_peak=share_of_peak, shares=shares)
+
+    def share(self, stage: str) -> Range:
+        return self.shares.get(stage) or self.share_of_peak or self.cluster.hardware.share_of_peak
+
+    def zero(self, stage: StageName) -> dict[str, Any]:
+        """DeepSpeed's `zero_optimization`, as the engine is given it."""
+        training = self.recipe.training(stage)
+        config = load_ds_config(self.recipe.engine, training, self.precision, self.cluster.ranks)
+        return dict(config["zero_optimization"])
+
+    def micro_batch(self, stage: StageName) -> int:
+        """Samples of a rank in one micro-batch."""
+        training = self.recipe.training(stage)
+        return training.global_batch // training.accumulation // self.cluster.ranks
+
+
+@dataclass(frozen=True)
+class Backbones:
+    """Sizes of the frozen models."""
 
     image: Tower
     generation: Tower

@@ -161,7 +161,7 @@ def lora(options: LoraConfig, c: CodebookConfig, q: QFormerConfig, model: Langua
 
 
 def scored_tokens(options: LoraConfig, q: QFormerConfig, rows: int) -> int:
-    """Positions that are predicted: the second part of a document (an image with its marks, or a caption) and the end."""
+    """Positions that are predicted: a document's second part (image with marks, or caption) and its end."""
     image = q.queries + 3
     caption = max(1, options.max_tokens - q.queries - 3)
     share = options.caption_first_share

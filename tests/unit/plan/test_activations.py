@@ -50,7 +50,6 @@ def check(name: str, overrides: tuple[str, ...], stage: str, patches: int, batch
     else:
         planned = activations.codebook(c, q, batch, element=4)
         measured = kept_bytes(CodebookStep(recipe, batch, "cpu"))
-    print(name, overrides, stage, sum(planned.values()) / measured)
     assert sum(planned.values()) == pytest.approx(measured, rel=0.1), planned
 
 
