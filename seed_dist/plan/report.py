@@ -10,6 +10,7 @@ from seed_dist.plan.request import Range
 from seed_dist.plan.stage import StagePlan
 
 _UNITS = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_WRITTEN_OUT = 1e7
 _FULL = 0.9  # of the memory: the rest goes into what is not counted
 Pairs = Sequence[tuple[str, str]]
 
@@ -21,9 +22,10 @@ def number(value: float, unit: str = "", digits: int = 3) -> str:
 
 
 def between(values: Range, unit: str = "", digits: int = 2) -> str:
-    """Two ends in one unit, or one where they are the same to so many digits."""
+    """Two ends in one unit, or one where they are the same to so many digits. Small counts are written out."""
     low, high = values
-    size, letter = next(((size, letter) for size, letter in _UNITS if abs(high) >= size), (1.0, ""))
+    is_count = not unit.startswith("B") and high < _WRITTEN_OUT
+    size, letter = next(((size, letter) for size, letter in _UNITS if high >= size and not is_count), (1.0, ""))
     texts = [_digits(value / size, digits) for value in (low, high)]
     joined = texts[0] if texts[0] == texts[1] else " to ".join(texts)
     return f"{joined} {letter}{unit}".rstrip()
