@@ -141,7 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--batch-size", type=int, default=256, metavar="N", help="samples per forward pass (default: %(default)s)")
     add("--threads", type=int, default=1, metavar="N", help="batches decoded ahead (default: %(default)s)")
-    add("--device", default="auto", metavar="NAME", help="cpu, cuda:1, ... (default: a GPU for each process that srun starts)")
+    add(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="cpu, cuda:1, ... (default: a GPU for each of srun's processes)",
+    )
     add(
         "--max-reject-fraction",
         type=float,

@@ -43,14 +43,26 @@ class Job:
         self.folder, self.encoder, self.details, self._source = folder, encoder, plan.details, source
         self._assembly = Assembly(folder, plan)
         folder.mkdir(parents=True, exist_ok=True)
-        self.finished = self._assembly.begin()
+        self.finished = self._begin()
         self.done: set[str] = set()
         if self.finished is not None:
             return
-        self._assembly.leases_folder.mkdir(exist_ok=True)
         self._leases = Leases(self._assembly.leases_folder, stale_after_s)
         announced = self._assembly.announced()
         self.done = {name for name in announced if self._assembly.finished(name) is not None}
+
+    def _begin(self) -> Manifest | None:
+        """The manifest of a finished set, otherwise the folders for making it."""
+        while True:
+            try:
+                finished = self._assembly.begin()
+                if finished is None:
+                    self._assembly.leases_folder.mkdir(exist_ok=True)
+            except FileNotFoundError:
+                if not self._assembly.is_finished():
+                    raise
+                continue  # another process finished the set and removed its progress just now
+            return finished
 
     def needs(self, shard: str) -> bool:
         return self.finished is None and shard not in self.done

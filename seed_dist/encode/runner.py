@@ -4,6 +4,7 @@ number of processes at once."""
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -146,14 +147,23 @@ class _Worker:
         return made
 
     def _claims(self, claimed: deque[_Claim]) -> Iterator[_Claim]:
-        """Shards, each claimed when its first batch is asked for; those not done with are in `claimed`."""
-        for number, entry in enumerate(self._source.manifest.shards):
+        """Shards, each claimed when its first batch is asked for; those not done with are in `claimed`.
+
+        Where others are at work, the next look is somewhere else: a hundred workers would ask for the same ones.
+        """
+        entries = self._source.manifest.shards
+        left = deque(range(len(entries)))
+        while left:
+            number = left.popleft()
+            entry = entries[number]
             asked = {job: job.claim(entry.name) for job in self._jobs if job.needs(entry.name)}
             leases = {job: lease for job, lease in asked.items() if lease is not None}
             if leases:
                 blocks = shard_blocks(self._source.shard_rows(number), self._options.batch_size)
                 claimed.append(_Claim(entry.name, number, blocks, leases))
                 yield claimed[-1]
+            elif asked and left:
+                left.rotate(-random.randrange(len(left)))
 
     def _make_shard(self, claim: _Claim, batches: Iterator[Batch]) -> None:
         """All batches of a shard into the shard of every job that needs it; then announce them.
