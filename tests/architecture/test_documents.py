@@ -105,6 +105,7 @@ def test_modules_and_options_exist() -> None:
         "seed_dist.convert",
         "seed_dist.assets",
         "seed_dist.tokenize",
+        "seed_dist.plan",
         "launchers/submit.py",
     ],
 )

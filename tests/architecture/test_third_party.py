@@ -120,6 +120,7 @@ def test_the_environment_is_the_one_of_the_constraints() -> None:
     [
         ("seed_dist.config", 1.0, {"torch", "numpy", "transformers", "deepspeed"}),
         ("seed_dist.assets.__main__", 1.0, {"torch", "numpy", "transformers", "huggingface_hub"}),
+        ("seed_dist.plan.__main__", 1.0, {"torch", "numpy", "transformers", "deepspeed", "pyarrow"}),
         ("seed_dist.order", 1.0, {"torch", "transformers", "deepspeed"}),
         ("seed_dist.models.torchvision_guard", 20.0, {"transformers", "deepspeed", "mlflow", "diffusers"}),
         ("seed_dist.losses", 20.0, {"transformers", "deepspeed", "mlflow"}),

@@ -1,0 +1,1 @@
+"""What a run will take, by arithmetic alone: operations, memory, bytes, hours. Needs no GPU and no torch."""
