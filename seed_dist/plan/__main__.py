@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from seed_dist.cli import run_command
@@ -53,8 +54,8 @@ def main() -> None:
     if args.compare is not None:
         print(_comparison(args, cluster))
     elif args.sbatch is not None:
-        recipe = load_recipe(args.recipe, args.set)
-        print(batch_script(args.sbatch, args.recipe or recipe.name, args.set, cluster), end="")
+        load_recipe(args.recipe, args.set)  # wrong names and values are refused here, not in the queue
+        print(batch_script(args.sbatch, args.recipe, args.set, cluster), end="")
     else:
         print(_planned(args, cluster))
 
@@ -72,7 +73,8 @@ def _planned(args: argparse.Namespace, cluster: Cluster) -> str:
         stages=tuple(args.stages),
     )
     if len(args.pairs) > 1:
-        return scale_text([make_scale(request, pairs) for pairs in args.pairs])
+        scales = [make_scale(request, pairs) for pairs in args.pairs]
+        return json.dumps([asdict(scale) for scale in scales], indent=2) if args.json else scale_text(scales)
     plan = make_plan(request)
     return json.dumps(plan.as_dict(), indent=2) if args.json else plan_text(plan)
 
@@ -81,7 +83,8 @@ def _comparison(args: argparse.Namespace, cluster: Cluster) -> str:
     run = read_run(args.compare)
     own = request_of(run, cluster)
     shares = measured_shares(args.measure, cluster)
-    return comparison_text(compare(run, own.calibrated(_share(args.share_of_peak), shares)))
+    rows = compare(run, own.calibrated(_share(args.share_of_peak), shares))
+    return json.dumps([asdict(row) for row in rows], indent=2) if args.json else comparison_text(rows)
 
 
 def _problems(args: argparse.Namespace) -> list[str]:

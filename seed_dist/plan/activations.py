@@ -2,7 +2,7 @@
 
 What each part keeps is what its gradient is made of: a linear layer its input, a norm its input and two fp32 numbers
 per vector, attention its query, key, value and output with one fp32 number per head and query (the fused kernels keep
-no probabilities), GELU its input, dropout a mask of one byte per number.
+no probabilities; torch's for the CPU do, once there is dropout), GELU its input, dropout a mask of one byte per number.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def _cross(batch: int, rows: int, q: Queries, dropout: bool, element: int) -> in
     if is_memory_cheaper(rows, length, q.width // q.heads):
         scores = rows * q.heads * length
         return batch * (ends + scores * (element + dropout) + rows * q.heads * memory_width * element)
-    folded = 0 if q.memory_needs_gradient else 2 * q.width * memory_width * element
+    # In half precision the memory's norm is folded into key and value in fp32, which keeps two copies of both.
+    folded = 0 if q.memory_needs_gradient or element == _FP32 else 2 * 2 * q.width * memory_width * _FP32
     return batch * (ends + 2 * length * q.width * element + q.heads * rows * _FP32) + folded
 
 

@@ -15,7 +15,7 @@ def young(save_s: float, mtbf_s: float) -> float:
 
 def daly(save_s: float, mtbf_s: float) -> float:
     """The same to higher order (Daly 2006, "A higher order estimate of the optimum checkpoint interval for restart
-    dumps", equation 37); where saving takes longer than twice the mean time between failures, that time itself.
+    dumps"); where saving takes longer than twice the mean time between failures, that time itself.
     """
     if save_s >= 2 * mtbf_s:
         return mtbf_s

@@ -155,7 +155,7 @@ def assumptions(request: Request) -> list[dict[str, str]]:
          "--caption-bytes; upper bound"),
         ("overlap", "the fast end hides the network behind computing, the slow end does not", "this plan"),
         ("GPU memory", "without the CUDA context and buffers inside a layer: leave a tenth free", "this plan"),
-        ("left out", "validation, starting up, waiting in the queue", "this plan"),
+        ("left out", "validation, starting up, the queue; decoding and augmenting on the CPU when online", "this plan"),
     ]  # fmt: skip
     if request.views > 1:
         rows.append(("views", f"{request.views} per image", "--views; this version stores one"))

@@ -7,10 +7,8 @@ import torch
 
 from seed_dist.config import load_recipe
 from seed_dist.plan import activations
-from tests.features import TINY
 from tests.unit.plan.real_steps import CausalQFormerStep, CodebookStep
 
-SMALL = tuple(option for option in TINY if not option.startswith(("codebook.head=", "codebook.generation")))
 MIDDLE = ("qformer.width=192", "qformer.layers=4", "qformer.mlp_width=768", "qformer.vision_width=352",
           "qformer.heads=6", "codebook.decoder_heads=6", "codebook.size=256")  # fmt: skip
 CASES = [
@@ -41,26 +39,31 @@ def kept_bytes(step: CausalQFormerStep | CodebookStep) -> int:
     return sum(kept.values())
 
 
-def check(name: str, overrides: tuple[str, ...], stage: str, patches: int, batch: int) -> None:
+def check(name: str, overrides: tuple[str, ...], stage: str, patches: int, batch: int, dtype: torch.dtype) -> None:
     recipe = load_recipe(name, overrides)
     q, c = recipe.qformer, recipe.codebook
     if stage == "causal_qformer":
-        planned = activations.causal_qformer(q, patches, batch, 2, element=4)
-        measured = kept_bytes(CausalQFormerStep(recipe, patches, batch, 2, "cpu"))
+        step: CausalQFormerStep | CodebookStep = CausalQFormerStep(recipe, patches, batch, 2, "cpu")
+        planned = activations.causal_qformer(q, patches, batch, 2, dtype.itemsize)
     else:
-        planned = activations.codebook(c, q, batch, element=4)
-        measured = kept_bytes(CodebookStep(recipe, batch, "cpu"))
-    assert sum(planned.values()) == pytest.approx(measured, rel=0.1), planned
+        step = CodebookStep(recipe, batch, "cpu")
+        step.causal, step.target = step.causal.to(dtype), step.target.to(dtype)  # as Engine.to_device
+        planned = activations.codebook(c, q, batch, dtype.itemsize)
+    step.module.to(dtype)
+    assert sum(planned.values()) == pytest.approx(kept_bytes(step), rel=0.1), planned
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("patches", [16, 65])  # with projected keys and without in the recipe glyphs
 @pytest.mark.parametrize("stage", ["causal_qformer", "codebook"])
 @pytest.mark.parametrize(("name", "overrides"), CASES)
-def test_small(name: str, overrides: tuple[str, ...], stage: str) -> None:
-    check(name, overrides, stage, 65, 8)
+def test_small(name: str, overrides: tuple[str, ...], stage: str, patches: int, dtype: torch.dtype) -> None:
+    check(name, overrides, stage, patches, 8, dtype)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stage", ["causal_qformer", "codebook"])
 @pytest.mark.parametrize(("name", "overrides"), REAL)
-def test_published_size(name: str, overrides: tuple[str, ...], stage: str) -> None:
-    check(name, overrides, stage, 257, 2)
+def test_published_size(name: str, overrides: tuple[str, ...], stage: str, dtype: torch.dtype) -> None:
+    check(name, overrides, stage, 257, 2, dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 
@@ -32,11 +31,15 @@ def test_zero2_moves_three_times_the_weights_as_configured_here() -> None:
 def test_the_best_interval_loses_least() -> None:
     """C = 30 s, M = 24 h: Young gives sqrt(2 * 30 * 86400) = 2277 s; the exact optimum of the first-order loss."""
     assert young(30, 86400) == pytest.approx(2276.84, abs=0.01)
-    best = daly(30, 86400)
-    assert best == pytest.approx(young(30, 86400) * (1 + math.sqrt(30 / 172800) / 3 + 30 / 172800 / 9) - 30)
     losses = [lost_share(seconds, 30, 86400) for seconds in (young(30, 86400) * f for f in (0.5, 0.9, 1, 1.1, 2))]
     assert min(losses) == losses[2]
     assert daly(100, 40) == 40
+
+
+def test_the_higher_order_is_dalys() -> None:
+    """The captions of his figures 3 to 5: 5 minutes to save, a failure every 24 h, 6 h and 15 min."""
+    minutes = [daly(300, hours * 3600) / 60 for hours in (24, 6, 0.25)]
+    assert [round(minutes[0]), round(minutes[1]), round(minutes[2], 1)] == [117, 57, 9.1]
 
 
 def test_requeues() -> None:

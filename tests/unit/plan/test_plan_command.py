@@ -31,6 +31,8 @@ def test_it_prints_a_plan_and_the_same_as_json() -> None:
     assert "price" in text.stdout
     values = json.loads(run("--recipe", "seed_v2", "--json").stdout)
     assert [stage["stage"] for stage in values["stages"]] == ["causal_qformer", "codebook", "lora"]
+    sizes = json.loads(run("--recipe", "seed_v2", "--pairs", "1000", "2000", "--json").stdout)
+    assert [size["pairs"] for size in sizes] == [1000, 2000]
 
 
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
