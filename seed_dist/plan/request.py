@@ -158,7 +158,7 @@ def assumptions(request: Request) -> list[dict[str, str]]:
         ("left out", "validation, starting up, the queue; decoding and augmenting on the CPU when online", "this plan"),
     ]  # fmt: skip
     if request.views > 1:
-        rows.append(("views", f"{request.views} per image", "--views; this version stores one"))
+        rows.append(("views", f"{request.views} per image", "--views; encode with --views, train with --set views=K"))
     if request.feature_dtype == "int8":
-        rows.append(("patches in int8", "with an fp16 scale per token", "--feature-dtype; this version writes fp16"))
+        rows.append(("patches in int8", "with an fp16 scale per token", "--feature-dtype; encode with --dtype int8"))
     return [dict(zip(("what", "value", "source"), row, strict=True)) for row in rows]
