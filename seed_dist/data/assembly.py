@@ -2,6 +2,7 @@
 
     FOLDER/.progress/plan.json           what is being made; a run with another plan is refused
     FOLDER/.progress/shard-000000.json   this shard is finished: its manifest entry, index rows and rejects
+    FOLDER/.progress/leases/             who works on which shard, where several processes may
     FOLDER/manifest.json                 the set is finished; written last, then .progress is removed
 
 A shard counts only when its record exists, and the record is written after the shard was flushed and renamed. So a
@@ -11,9 +12,12 @@ run that was killed anywhere is continued by the next, which makes the unannounc
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,7 @@ from seed_dist.fsio import PARTIAL_SUFFIX, fsync_folder, write_json
 
 REJECTS_NAME = "rejects.parquet"
 PROGRESS = ".progress"
+PLAN_NAME = "plan.json"
 _OWN_FILES = (INDEX_NAME, REJECTS_NAME)
 _REJECT_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail", "shard")])
 MADE_FROM = "made_from"  # the manifest's details: the fingerprints of all parts of the source, in order
@@ -68,19 +73,25 @@ class Plan:
 
 
 class Assembly:
-    """The making of one set in `folder`. The caller holds the folder's lock."""
+    """The making of one set in `folder`, by one process or by several with the same plan that share the shards."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         # Through JSON, because that is how an earlier run's plan comes back: tuples are lists there.
         self.folder, self.plan = folder, Plan(**json.loads(json.dumps(asdict(plan))))
         self._progress = folder / PROGRESS
 
+    @property
+    def leases_folder(self) -> Path:
+        """Where processes that make this set together keep their leases; gone once it is finished."""
+        return self._progress / "leases"
+
     def begin(self, update: bool = False) -> Manifest | None:
         """Prepare the folder; the value is the manifest when the set is finished already under the same plan.
 
         With `update` the source may be another than that of an earlier plan: the set is open again, and shards whose
-        part of the source is unchanged stay. Raises MismatchError where the folder holds (part of) a set of another
-        plan, DataError where it holds other files or a finished set has lost a file.
+        part of the source is unchanged stay. Of several processes one at a time may be in here. Raises MismatchError
+        where the folder holds (part of) a set of another plan, DataError where it holds other files or a finished set
+        has lost a file.
         """
         may_differ = _OF_THE_SOURCE if update else frozenset()
         if (self.folder / MANIFEST_NAME).exists():
@@ -89,18 +100,25 @@ class Assembly:
             self._compare(existing, may_differ)
             require_files(self.folder, manifest)
             if not self._differences(existing):
-                shutil.rmtree(self._progress, ignore_errors=True)
+                remove_progress(self.folder)
                 return manifest
             self._reopen(manifest)
-        for leftover in self.folder.rglob(f"*{PARTIAL_SUFFIX}"):
-            leftover.unlink()
-        plan_file = self._progress / "plan.json"
+        plan_file = self._progress / PLAN_NAME
         if plan_file.exists():
             self._compare(Plan(**json.loads(plan_file.read_bytes())), may_differ)
         else:
             self._refuse_foreign_files()
         write_json(plan_file, asdict(self.plan))
         return None
+
+    def discard_partials(self, shard: str = "") -> None:
+        """Remove what writers left unfinished, of one shard or of all. Nobody else may be writing it."""
+        for leftover in self.folder.rglob(f"{Path(shard).stem}*{PARTIAL_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+
+    def is_finished(self) -> bool:
+        """Whether a process, this or another, has committed the set."""
+        return (self.folder / MANIFEST_NAME).exists()
 
     def finished(self, shard: str, made_from: str = "") -> ShardRecord | None:
         """The record of a shard that an earlier run finished from the same part; None where it must be made."""
@@ -154,13 +172,13 @@ class Assembly:
         fault_point("assembly.index_written", 0, len(entries))
         for path in self.folder.glob("shard-*.tar"):  # of a source that was longer once
             if path.name not in {entry.name for entry in entries}:
-                path.unlink()
+                path.unlink(missing_ok=True)
         details = {**self.plan.details, **results, DIGESTS: digests}
         samples = sum(entry.samples for entry in entries)
         manifest = Manifest(self.plan.kind, samples, tuple(entries), self.plan.parents, details)
         write_manifest(self.folder, manifest)
         fault_point("assembly.manifest_written", 0, len(entries))
-        shutil.rmtree(self._progress)
+        remove_progress(self.folder)
         return manifest
 
     def _reopen(self, manifest: Manifest) -> None:
@@ -178,7 +196,7 @@ class Assembly:
             name = shard_name(number)
             entry = entries.get(name, ShardEntry(name, 0, 0, ""))
             self.announce(ShardRecord(entry, next(rows) if entry.samples else (), tuple(rejects[name]), made_from))
-        write_json(self._progress / "plan.json", asdict(self.plan))
+        write_json(self._progress / PLAN_NAME, asdict(self.plan))
         (self.folder / MANIFEST_NAME).unlink()
         fsync_folder(self.folder)
 
@@ -224,6 +242,14 @@ class Assembly:
             raise DataError(
                 f"{self.folder} holds other files ({', '.join(foreign[:3])}): choose a new or empty folder."
             )
+
+
+def remove_progress(folder: Path) -> None:
+    """Forget what an unfinished work has left: in one step, so that nobody takes a half of it for work that goes on."""
+    with suppress(FileNotFoundError):
+        os.replace(folder / PROGRESS, folder / f"{PROGRESS}-{secrets.token_hex(4)}")
+    for leftover in folder.glob(f"{PROGRESS}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def shard_name(number: int) -> str:

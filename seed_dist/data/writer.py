@@ -1,7 +1,8 @@
 """Writes one shard: an ordinary tar whose bytes depend on its members alone, and which tells where each payload lies.
 
-Headers come from the standard library's tarfile, because webdataset's TarWriter does not tell offsets; every header
-field that could vary (time, owner, mode) is fixed, so that equal samples give equal files.
+Every header field that could vary (time, owner, mode) is fixed, so that equal samples give equal files. That leaves
+name, size and checksum to be set per member: the rest of a header is made once, by the standard library's tarfile.
+webdataset's TarWriter does not tell offsets, and writes a header more per member for a time with fractions.
 """
 
 from __future__ import annotations
@@ -23,6 +24,37 @@ from seed_dist.data.manifest import ShardEntry
 from seed_dist.fsio import atomic_file
 
 _MODE = 0o644
+_WRITTEN_AT_ONCE = 1 << 20
+# POSIX.1-1988 (ustar): fields of a header with their places, bytes; numbers are octal digits.
+_NAME_BYTES, _SIZE, _CHECKSUM = 100, slice(124, 136), slice(148, 156)
+_LARGEST = 8**11 - 1  # what fits into the 11 digits of a size
+
+
+def _blank_header() -> bytes:
+    """The header of a nameless empty member, with blanks for its checksum, as they count in checksums."""
+    member = tarfile.TarInfo()
+    member.mode, member.mtime = _MODE, 0
+    header = bytearray(member.tobuf(tarfile.USTAR_FORMAT))
+    header[_CHECKSUM] = b" " * 8
+    return bytes(header)
+
+
+_BLANK = _blank_header()
+_BEFORE_SIZE, _BEFORE_CHECKSUM = _BLANK[_NAME_BYTES : _SIZE.start], _BLANK[_SIZE.stop : _CHECKSUM.start]
+_AFTER_CHECKSUM = _BLANK[_CHECKSUM.stop :]
+_BLANK_SUM = sum(_BLANK) - sum(_BLANK[_SIZE])
+_PADDING = bytes(tarfile.BLOCKSIZE)
+
+
+def tar_header(name: str, size_bytes: int) -> bytes:
+    """The 512 bytes before the payload of an ordinary file. ValueError for what plain ustar cannot say."""
+    encoded = name.encode("ascii")
+    if len(encoded) > _NAME_BYTES or not 0 <= size_bytes <= _LARGEST:
+        raise ValueError(f"member {name!r} of {size_bytes} bytes does not fit into a ustar header")
+    size = b"%011o\0" % size_bytes
+    checksum = b"%06o\0 " % (_BLANK_SUM + sum(encoded) + sum(size))
+    place = encoded.ljust(_NAME_BYTES, b"\0")
+    return b"".join((place, _BEFORE_SIZE, size, _BEFORE_CHECKSUM, checksum, _AFTER_CHECKSUM))
 
 
 @dataclass(frozen=True)
@@ -40,29 +72,36 @@ class TarFile:
     def __init__(self, name: str, file: IO[bytes]) -> None:
         self.name, self._file = name, file
         self._digest, self._position = hashlib.sha256(), 0
+        self._parts: list[bytes | memoryview] = []  # not yet written: large pieces are cheaper to write and to digest
+        self._written = 0
 
     def add(self, name: str, payload: bytes | memoryview) -> Place:
-        """Append a member; `payload` is written as it is."""
-        member = tarfile.TarInfo(name)
-        member.size, member.mode, member.mtime = len(payload), _MODE, 0
-        self._write(member.tobuf(tarfile.USTAR_FORMAT))
-        place = Place(self._position, len(payload), zlib.crc32(payload))
-        self._write(payload)
-        self._write(bytes(-len(payload) % tarfile.BLOCKSIZE))
+        """Append a member; `payload` is written as it is, and must not change before the archive is closed."""
+        size = len(payload)
+        place = Place(self._position + tarfile.BLOCKSIZE, size, zlib.crc32(payload))
+        padding = -size % tarfile.BLOCKSIZE
+        self._parts += (tar_header(name, size), payload, _PADDING[:padding])
+        self._position = place.offset + size + padding
+        if self._position - self._written >= _WRITTEN_AT_ONCE:
+            self._write()
         return place
 
     def close_archive(self) -> None:
         """The end mark (two empty blocks), filled up to tar's record size as every tar program does."""
-        self._write(bytes(2 * tarfile.BLOCKSIZE))
-        self._write(bytes(-self._position % tarfile.RECORDSIZE))
+        end = self._position + 2 * tarfile.BLOCKSIZE
+        end += -end % tarfile.RECORDSIZE
+        self._parts.append(bytes(end - self._position))
+        self._position = end
+        self._write()
 
     def entry(self, samples: int) -> ShardEntry:
         return ShardEntry(self.name, samples, self._position, self._digest.hexdigest())
 
-    def _write(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
+    def _write(self) -> None:
+        data = b"".join(self._parts)
         self._digest.update(data)
-        self._position += len(data)
+        self._file.write(data)
+        self._parts, self._written = [], self._position
 
 
 @contextmanager

@@ -28,6 +28,7 @@ class _Job:
         details = {"target": encoder.target, "source": encoder.source, **self.details}
         self.assembly = Assembly(folder, Plan("features", parents, details))
         self.finished = self.assembly.begin()
+        self.assembly.discard_partials()
         entries = () if self.finished else source.shards
         self.done = {entry.name for entry in entries if self.assembly.finished(entry.name) is not None}
 
