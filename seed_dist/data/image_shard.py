@@ -85,7 +85,7 @@ def write_image_shard(task: ShardTask, lease: Lease | None = None) -> ShardRecor
                 rejects.append(Reject(pair.name, problem.reason, str(problem)))
                 continue
             rejects += lost
-            rows.append(_add(shard, f"{position:0{KEY_DIGITS}d}", sample))
+            rows.append(add_sample(shard, f"{position:0{KEY_DIGITS}d}", sample))
             fault_point("shard.sample_written", 0, position)
         if lease is not None:
             lease.require_held()
@@ -96,8 +96,8 @@ def write_image_shard(task: ShardTask, lease: Lease | None = None) -> ShardRecor
     return ShardRecord(shard.entry(len(rows)), tuple(rows), tuple(rejects), task.made_from)
 
 
-def _add(shard: TarFile, key: str, sample: Sample) -> IndexRow:
-    """All members, in the order of their names as tar programs would pack them."""
+def add_sample(shard: TarFile, key: str, sample: Sample) -> IndexRow:
+    """Write all members, in the order of their names as tar programs would pack them; the value is the index row."""
     first, *others = sample.captions
     members = {sample.ext: sample.image, "txt": first.encode()}
     if others:

@@ -38,10 +38,12 @@ def do_jointly(
 ) -> Generator[tuple[Task, Result], None, None]:
     """Each task with its result, as they finish, wherever that was.
 
-    `work` claims the lease of a piece itself, in a worker process; None means that another process has it.
+    `work` claims the lease of a piece itself, in a worker process; None means that another process has it. Raises
+    FileNotFoundError once another process has finished the whole and removed the folder of the leases.
     """
     left = list(tasks)
     while left:
+        leases.require_folder()
         free = [task for task in left if not leases.is_taken(task.piece)]
         if not free:
             time.sleep(_POLL_S)
@@ -56,15 +58,19 @@ def do_jointly(
 
 
 @contextmanager
-def only_one(leases: Leases, name: str) -> Iterator[Lease]:
-    """Wait until no other process has the lease `name`, and have it during the block."""
+def only_one(leases: Leases, name: str, *, open_again: bool = False) -> Iterator[Lease]:
+    """Wait until no other process has the lease `name`, and have it during the block.
+
+    Where another process has finished the whole meanwhile and removed the folder of the leases, it is made again with
+    `open_again`; otherwise FileNotFoundError.
+    """
     said = time.monotonic() + _SAY_AFTER_S
     while (lease := leases.claim(name)) is None:
         if time.monotonic() > said and (owner := next((o for o in leases.owners() if o.name == name), None)):
             _log.warning("waiting for %s, which is at the work %r", owner.owner, name)
             said = float("inf")
         time.sleep(_POLL_S)
-        leases.open_folder()  # the whole work may have been finished meanwhile, and its folder removed
+        leases.open_folder() if open_again else leases.require_folder()
     with lease:
         yield lease
 

@@ -123,6 +123,10 @@ class Leases:
         """Make the folder where it is missing: before any claim, and for a new work after an earlier one."""
         self._folder.mkdir(parents=True, exist_ok=True)
 
+    def require_folder(self) -> None:
+        """FileNotFoundError where the folder has been removed, after which nothing can be claimed."""
+        self._folder.stat()
+
     def claim(self, name: str) -> Lease | None:
         """A lease of the piece `name`; None while a living process has it, or when the folder has been removed.
 

@@ -10,7 +10,7 @@ import secrets
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -36,7 +36,7 @@ from seed_dist.data.image_shard import KEY_DIGITS, ShardTask, write_image_shard
 from seed_dist.data.joint_work import do_jointly, only_one, take_part, taking_part
 from seed_dist.data.leases import Holding, LeaseLostError, Leases
 from seed_dist.data.listing import Listing, load_listing, save_listing, write_listing
-from seed_dist.data.manifest import MANIFEST_NAME, Manifest, load_manifest
+from seed_dist.data.manifest import Manifest, load_manifest
 from seed_dist.data.pairs import Digest, Pair, Source
 from seed_dist.data.progress import progress_bar
 from seed_dist.data.request import Request, ShardOptions, load_request, save_request
@@ -65,19 +65,9 @@ def shard_source(sources: Path | Sequence[Path], out: Path, options: ShardOption
     paths = [sources] if isinstance(sources, Path) else list(sources)
     if any(out.resolve() == path.resolve() for path in paths):
         raise DataError(f"source and output are the same folder, {out}. Give another output folder.")
-    try:
-        return _shard_source(paths, out, options)
-    except FileNotFoundError:
-        # Another process finished the set and removed the progress while this one was reading it: now both agree.
-        if not (out / MANIFEST_NAME).exists():
-            raise
-        return _shard_source(paths, out, options)
-
-
-def _shard_source(paths: list[Path], out: Path, options: ShardOptions) -> ShardOutcome:
     leases = Leases(out / PROGRESS / "leases", options.stale_after_s)
     with ExitStack() as stack:
-        with only_one(leases, "opening"):
+        with only_one(leases, "opening", open_again=True):
             others = taking_part(leases)
             try:
                 listing = _listed(paths, out, options, others)
@@ -93,16 +83,24 @@ def _shard_source(paths: list[Path], out: Path, options: ShardOptions) -> ShardO
                 assembly.discard_partials()
                 save_request(out, Request.of(paths, options))
             stack.enter_context(take_part(leases))
-        tasks = make_tasks(listing, out, options, leases)
-        shards = _make_shards(assembly, tasks, options, leases)
-        with only_one(leases, "closing"):
-            if assembly.is_finished():
-                return ShardOutcome(load_manifest(out), False)
-            rejected = assembly.write_rejects(shards)
-            if not any(record.entry.samples for record in assembly.records(shards)):
-                raise DataError(_reject_text(assembly, rejected, shards, listing.pairs, "so no usable pair is left"))
-            results = {**_counted(rejected), MADE_FROM: [task.made_from for task in tasks]}
-            return ShardOutcome(assembly.commit(shards, results), False)
+        try:
+            return ShardOutcome(_make_set(assembly, listing, options, leases), False)
+        except FileNotFoundError:
+            if not assembly.is_finished():
+                raise
+            return ShardOutcome(load_manifest(out), False)  # by another process, which removed what this one looked for
+
+
+def _make_set(assembly: Assembly, listing: Listing, options: ShardOptions, leases: Leases) -> Manifest:
+    """What remains of the work after the listing, with the others that take part in it."""
+    tasks = make_tasks(listing, assembly.folder, options, leases)
+    shards = _make_shards(assembly, tasks, options, leases)
+    with only_one(leases, "closing"):
+        rejected = assembly.write_rejects(shards)
+        if not any(record.entry.samples for record in assembly.records(shards)):
+            raise DataError(_reject_text(assembly, rejected, shards, listing.pairs, "so no usable pair is left"))
+        results = {**_counted(rejected), MADE_FROM: [task.made_from for task in tasks]}
+        return assembly.commit(shards, results)
 
 
 def _listed(paths: list[Path], out: Path, options: ShardOptions, others: Sequence[Holding]) -> Listing:
@@ -113,7 +111,8 @@ def _listed(paths: list[Path], out: Path, options: ShardOptions, others: Sequenc
     progress = out / PROGRESS
     if others:
         Request.of(paths, options).require_same(load_request(out), out, others[0].owner)
-        return load_listing(progress)
+        with suppress(FileNotFoundError):  # they have just finished
+            return load_listing(progress)
     for leftover in progress.glob("pairs-*"):
         leftover.unlink()
     path = progress / f"pairs-{secrets.token_hex(4)}.arrow"
