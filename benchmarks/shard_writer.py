@@ -73,6 +73,7 @@ def require_same(read: Pairs, given: Pairs) -> None:
 
 def check(folder: Path, given: Pairs, has_mds: bool) -> None:
     """Every writer's own reader gives back what was written."""
+    (folder / "ours").mkdir(parents=True)
     ours(folder / "ours", given)
     found = ImageShards(folder / "ours")
     require_same([(found.image_bytes(i), found.captions[i]) for i in range(len(found))], given)

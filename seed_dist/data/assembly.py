@@ -148,15 +148,7 @@ class Assembly:
 
     def write_rejects(self, shards: Iterable[str]) -> Counter[str]:
         """rejects.parquet of announced shards; the value counts them by reason."""
-        counts: Counter[str] = Counter()
-
-        def rows() -> Iterator[dict[str, str]]:
-            for record in self.records(shards):
-                counts.update(reject.reason for reject in record.rejects)
-                yield from ({**vars(reject), "shard": record.entry.name} for reject in record.rejects)
-
-        write_rows(self.folder / REJECTS_NAME, _REJECT_SCHEMA, rows())
-        return counts
+        return write_reject_list(self.folder, self.records(shards))
 
     def commit(self, shards: Sequence[str], results: dict[str, Any]) -> Manifest:
         """Write index and manifest of these announced shards, in order; `results` joins the plan's details."""
@@ -242,6 +234,19 @@ class Assembly:
             raise DataError(
                 f"{self.folder} holds other files ({', '.join(foreign[:3])}): choose a new or empty folder."
             )
+
+
+def write_reject_list(folder: Path, records: Iterable[ShardRecord]) -> Counter[str]:
+    """rejects.parquet of these records; the value counts them by reason."""
+    counts: Counter[str] = Counter()
+
+    def rows() -> Iterator[dict[str, str]]:
+        for record in records:
+            counts.update(reject.reason for reject in record.rejects)
+            yield from ({**vars(reject), "shard": record.entry.name} for reject in record.rejects)
+
+    write_rows(folder / REJECTS_NAME, _REJECT_SCHEMA, rows())
+    return counts
 
 
 def remove_progress(folder: Path) -> None:
