@@ -29,7 +29,7 @@ from seed_dist.data.index import DIGESTS, INDEX_NAME, IndexRow, read_rows, write
 from seed_dist.data.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, write_manifest
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.faults import fault_point
-from seed_dist.fsio import PARTIAL_SUFFIX, fsync_folder, write_json
+from seed_dist.fsio import PARTIAL_SUFFIX, fsync_folder, write_json, write_text
 
 REJECTS_NAME = "rejects.parquet"
 PROGRESS = ".progress"
@@ -140,7 +140,8 @@ class Assembly:
             "rejects": [list(vars(reject).values()) for reject in record.rejects],
             MADE_FROM: record.made_from,
         }
-        write_json(self._record_path(record.entry.name), value)
+        # On one line: Python's encoder of indented JSON is many times slower, and nobody reads thousands of rows.
+        write_text(self._record_path(record.entry.name), json.dumps(value, ensure_ascii=False))
 
     def records(self, shards: Iterable[str]) -> Iterator[ShardRecord]:
         """The announced records of these shards, read one by one: all of them together may not fit into memory."""

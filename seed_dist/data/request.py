@@ -28,19 +28,20 @@ REQUEST_NAME = ".source.json"
 
 @dataclass(frozen=True)
 class ShardOptions:
-    """How to shard. The last four do not change what is written.
+    """How to shard. `workers`, the share of rejects that is put up with, `update` and `stale_after_s` do not change
+    what is written.
 
     A process on another machine that has been silent for `stale_after_s` counts as dead, and its shards are taken over.
     """
 
     shard_samples: int = 1000
+    max_reject_fraction: float = 0.01
+    workers: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
     captions: Path | None = None
     columns: Columns = field(default_factory=Columns)
     hash_range: tuple[float, float] = (0.0, 1.0)  # keep the pairs whose name hashes into this part of 0..1
     policy: ImagePolicy = field(default_factory=ImagePolicy)
     filters: Filters = field(default_factory=Filters)
-    max_reject_fraction: float = 0.01
-    workers: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
     update: bool = False  # the set may be of an earlier state of the source: make anew what changed
     stale_after_s: float = STALE_AFTER_S
 

@@ -46,16 +46,17 @@ def render(results: Results) -> str:
     footer = tag("footer", "Every number on this page stands in report.json beside it, as a fraction from 0 to 1.")
     skip = tag("a", "Skip to the numbers", href="#glance", class_="skip")
     body = tag("body", skip, header, tag("main", *there.values()), footer)
-    return "<!doctype html>\n" + tag("html", _head(numbers.get("recipe")), body, lang="en") + "\n"
+    return "<!doctype html>\n" + tag("html", head(f"SEED report: {numbers.get('recipe')}"), body, lang="en") + "\n"
 
 
-def _head(recipe: object) -> Html:
+def head(title: str) -> Html:
+    """What stands before the body of any page: its title and the style."""
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
     return tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"SEED report: {recipe}"),
+        tag("title", title),
         tag("style", Html(style)),
     )
