@@ -37,6 +37,11 @@ SHARD, EXTRA, INDEX, REJECTS, MANIFEST, PARENT, FOREIGN = (
     "shard", "extra", "index", "rejects", "manifest", "parent", "foreign",
 )  # fmt: skip
 
+_AGAIN = {
+    "images": "With --repair it is made again from the source.",
+    "features": "With --repair the set is opened again, and data_prep/encode.py makes it again.",
+}
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -68,6 +73,7 @@ class ShardCheck:
 
     path: Path
     entry: ShardEntry
+    kind: str  # of the set
     columns: tuple[Any, ...] | None
 
     def places(self) -> list[_Place]:
@@ -93,7 +99,7 @@ def verify(folder: Path, *, quick: bool = False, workers: int = 1, progress: Cal
     whole = {entry.name for entry in manifest.shards} - {finding.path.name for finding in found}
     if not quick:
         entries = [entry for entry in manifest.shards if entry.name in whole]
-        tasks = [ShardCheck(folder / entry.name, entry, index.get(entry.name)) for entry in entries]
+        tasks = [ShardCheck(folder / entry.name, entry, manifest.kind, index.get(entry.name)) for entry in entries]
         with closing(run_tasks(check_shard, tasks, workers)) as running:
             for task, findings in running:
                 found += findings
@@ -103,7 +109,7 @@ def verify(folder: Path, *, quick: bool = False, workers: int = 1, progress: Cal
 
 def _files(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     """Files that are missing, have another size, or do not belong here."""
-    again = "With --repair it is made again from the source."
+    again = _AGAIN[manifest.kind]
     for entry in manifest.shards:
         path = folder / entry.name
         if not path.is_file():
@@ -197,7 +203,7 @@ def check_shard(task: ShardCheck) -> list[Finding]:
     where = f": {shown}" if shown else ", though every sample is intact: its headers or padding were changed"
     if intact:
         return [Finding(INDEX, task.path, what + where, "With --repair the index is made again from the shards.")]
-    return [Finding(SHARD, task.path, what + where, "With --repair it is made again from the source.")]
+    return [Finding(SHARD, task.path, what + where, _AGAIN[task.kind])]
 
 
 def _members(task: ShardCheck) -> Iterator[str]:

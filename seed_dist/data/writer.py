@@ -12,6 +12,7 @@ import io
 import tarfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,6 @@ from seed_dist.data.manifest import ShardEntry
 from seed_dist.fsio import atomic_file
 
 _MODE = 0o644
-_WRITTEN_AT_ONCE = 1 << 20
 # POSIX.1-1988 (ustar): fields of a header with their places, bytes; numbers are octal digits.
 _NAME_BYTES, _SIZE, _CHECKSUM = 100, slice(124, 136), slice(148, 156)
 _LARGEST = 8**11 - 1  # what fits into the 11 digits of a size
@@ -43,6 +43,7 @@ _BLANK = _blank_header()
 _BEFORE_SIZE, _BEFORE_CHECKSUM = _BLANK[_NAME_BYTES : _SIZE.start], _BLANK[_SIZE.stop : _CHECKSUM.start]
 _AFTER_CHECKSUM = _BLANK[_CHECKSUM.stop :]
 _BLANK_SUM = sum(_BLANK) - sum(_BLANK[_SIZE])
+_BYTES_AT_ONCE = 1 << 20
 _PADDING = bytes(tarfile.BLOCKSIZE)
 
 
@@ -69,11 +70,13 @@ class Place:
 class TarFile:
     """An open shard; `entry` describes it once `close_archive` has been called."""
 
-    def __init__(self, name: str, file: IO[bytes]) -> None:
+    def __init__(self, name: str, file: IO[bytes], thread: Executor) -> None:
         self.name, self._file = name, file
         self._digest, self._position = hashlib.sha256(), 0
-        self._parts: list[bytes | memoryview] = []  # not yet written: large pieces are cheaper to write and to digest
+        self._parts: list[bytes | memoryview] = []  # not yet written
         self._written = 0
+        self._thread = thread
+        self._digested = thread.submit(self._digest.update, b"")
 
     def add(self, name: str, payload: bytes | memoryview) -> Place:
         """Append a member; `payload` is written as it is, and must not change before the archive is closed."""
@@ -82,7 +85,7 @@ class TarFile:
         padding = -size % tarfile.BLOCKSIZE
         self._parts += (tar_header(name, size), payload, _PADDING[:padding])
         self._position = place.offset + size + padding
-        if self._position - self._written >= _WRITTEN_AT_ONCE:
+        if self._position - self._written >= _BYTES_AT_ONCE:
             self._write()
         return place
 
@@ -95,11 +98,14 @@ class TarFile:
         self._write()
 
     def entry(self, samples: int) -> ShardEntry:
+        self._digested.result()
         return ShardEntry(self.name, samples, self._position, self._digest.hexdigest())
 
     def _write(self) -> None:
+        """Write what was added; the digest of it is taken meanwhile, by a thread that needs no lock of Python's."""
         data = b"".join(self._parts)
-        self._digest.update(data)
+        self._digested.result()
+        self._digested = self._thread.submit(self._digest.update, data)
         self._file.write(data)
         self._parts, self._written = [], self._position
 
@@ -107,8 +113,8 @@ class TarFile:
 @contextmanager
 def open_shard(path: Path) -> Iterator[TarFile]:
     """A shard that appears under `path`, flushed to disk, only when the block ends well."""
-    with atomic_file(path) as file:
-        shard = TarFile(path.name, file)
+    with ThreadPoolExecutor(1, "digest") as thread, atomic_file(path) as file:
+        shard = TarFile(path.name, file, thread)
         yield shard
         shard.close_archive()
 

@@ -105,7 +105,7 @@ def test_every_flipped_byte_of_a_shard_is_found(made, tmp_path):
     columns = (index.keys[-1:], index.exts[-1:], index.offset[-1:], index.size[-1:], index.checksum[-1:])
     path = tmp_path / entry.name
     whole = (made / "out" / entry.name).read_bytes()
-    check = ShardCheck(path, entry, columns)
+    check = ShardCheck(path, entry, "images", columns)
     path.write_bytes(whole)
     assert check_shard(check) == []
     payload = range(int(index.offset[-1]), int(index.offset[-1] + index.size[-1]))

@@ -267,7 +267,7 @@ def test_a_damaged_shard_of_features_is_the_only_one_that_is_encoded_again(tmp_p
     assert verify(out, progress=lambda size: None) == []
     whole, path = content(out), out / "shard-000001.tar"
     data = bytearray(path.read_bytes())
-    data[700] ^= 1
+    data[650] ^= 1
     path.write_bytes(data)
     (finding,) = verify(out, progress=lambda size: None)
     assert finding.path == path
