@@ -1,6 +1,9 @@
 """Writing 20,000 images with captions as shards: ours, webdataset's ShardWriter, MosaicML's MDSWriter.
 
-  python -m benchmarks.shard_writer        (pip install -e '.[bench]' adds mosaicml-streaming)
+  python -m benchmarks.shard_writer
+
+MDSWriter takes part where mosaicml-streaming is installed. It asks for an older numpy than the pipeline: give it a
+virtual environment of its own, with webdataset, pyarrow and pillow.
 
 Ours is what data_prep/shard.py does behind the pictures' checks: tar members with CRC-32, SHA-256 per shard, flush to
 disk, rename, record, index and manifest. The others write their files and neither checksum nor flush them. Bytes come

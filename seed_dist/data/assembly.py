@@ -36,6 +36,7 @@ PROGRESS = ".progress"
 PLAN_NAME = "plan.json"
 _OWN_FILES = (INDEX_NAME, REJECTS_NAME)
 _REJECT_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail", "shard")])
+_READ_ROWS = 1 << 12
 MADE_FROM = "made_from"  # the manifest's details: the fingerprints of all parts of the source, in order
 # What may differ where a set follows its source.
 _OF_THE_SOURCE = frozenset({"parents.source", "details.pairs"})
@@ -182,8 +183,8 @@ class Assembly:
             )
         rows = read_rows(self.folder, manifest)
         rejects: dict[str, list[Reject]] = defaultdict(list)
-        for values in pq.read_table(self.folder / REJECTS_NAME).to_pylist():
-            rejects[values.pop("shard")].append(Reject(**values))
+        for shard, reject in read_reject_list(self.folder):
+            rejects[shard].append(reject)
         entries = {entry.name: entry for entry in manifest.shards}
         for number, made_from in enumerate(manifest.details[MADE_FROM]):
             name = shard_name(number)
@@ -248,6 +249,14 @@ def write_reject_list(folder: Path, records: Iterable[ShardRecord]) -> Counter[s
 
     write_rows(folder / REJECTS_NAME, _REJECT_SCHEMA, rows())
     return counts
+
+
+def read_reject_list(folder: Path) -> Iterator[tuple[str, Reject]]:
+    """(shard, reject) of a finished set, few of which are in memory at a time."""
+    with pq.ParquetFile(folder / REJECTS_NAME) as file:
+        for batch in file.iter_batches(batch_size=_READ_ROWS):
+            for values in batch.to_pylist():
+                yield values.pop("shard"), Reject(**values)
 
 
 def remove_progress(folder: Path) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
-from seed_dist.data.assembly import REJECTS_NAME
+from seed_dist.data.assembly import REJECTS_NAME, Reject, read_reject_list
 from seed_dist.data.codec import decode_image
 from seed_dist.data.filters import DELIBERATE
 from seed_dist.data.image_policy import upright_size
@@ -107,28 +106,29 @@ def _card(sample: _Shown) -> Html:
 
 def _left_out(folder: Path, shards: ImageShards) -> Html:
     """Every reason with its count, how it counts, and the first names."""
-    rows = pq.read_table(folder / REJECTS_NAME).to_pylist()
-    by_reason: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for row in rows:
-        by_reason[row["reason"]].append(row)
-    if not rows:
+    counts: Counter[str] = Counter()
+    first: dict[str, list[Reject]] = defaultdict(list)
+    for _, reject in read_reject_list(folder):
+        counts[reject.reason] += 1
+        if counts[reject.reason] <= _NAMES_SHOWN:
+            first[reject.reason].append(reject)
+    if not counts:
         return tag("section", tag("h2", "Left out"), tag("p", "Nothing."), id="rejects")
-    order = sorted(by_reason.items(), key=lambda item: -len(item[1]))
     total = shards.manifest.details["pairs"]
     lines = [
-        [reason, f"{len(found):,}", percent(len(found) / total), "asked for" if reason in DELIBERATE else "damage"]
-        for reason, found in order
+        [reason, f"{count:,}", percent(count / total), "asked for" if reason in DELIBERATE else "damage"]
+        for reason, count in counts.most_common()
     ]
-    named = [
-        tag(
-            "details",
-            tag("summary", f"{reason}: {len(found):,}"),
-            tag("ul", [tag("li", tag("code", row["source"]), f" {row['detail']}") for row in found[:_NAMES_SHOWN]]),
-            tag("p", f"and {len(found) - _NAMES_SHOWN:,} more in {REJECTS_NAME}", class_="note")
-            if len(found) > _NAMES_SHOWN
-            else None,
-        )
-        for reason, found in order
-    ]
+    named = [_named(reason, count, first[reason]) for reason, count in counts.most_common()]
     heads = ["reason", "number", "of all pairs", "kind"]
     return tag("section", tag("h2", "Left out"), table(heads, lines, "By reason"), named, id="rejects")
+
+
+def _named(reason: str, count: int, first: Sequence[Reject]) -> Html:
+    more = f"and {count - len(first):,} more in {REJECTS_NAME}" if count > len(first) else None
+    return tag(
+        "details",
+        tag("summary", f"{reason}: {count:,}"),
+        tag("ul", [tag("li", tag("code", reject.source), f" {reject.detail}") for reject in first]),
+        tag("p", more, class_="note") if more else None,
+    )
