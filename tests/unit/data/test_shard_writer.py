@@ -1,18 +1,14 @@
-"""Bytes of a shard: headers are those of the standard library, digest and places are right, and wids reads it."""
+"""Bytes of a shard: headers are those of the standard library, digest and places are right."""
 
 import hashlib
-import json
 import tarfile
 import zlib
 
 import pytest
-import wids
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seed_dist.data.sharding import ShardOptions, shard_source
 from seed_dist.data.writer import open_shard, tar_header
-from tests.pictures import fill
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=100), st.integers(0, 8**11 - 1))
@@ -41,16 +37,3 @@ def test_places_and_digest(tmp_path, sizes):
         assert place.checksum == zlib.crc32(payload)
     with tarfile.open(tmp_path / "x.tar") as tar:
         assert [tar.extractfile(member).read() for member in tar] == payloads
-
-
-def test_wids_reads_the_shards(tmp_path):
-    source, out = fill(tmp_path / "source", 12), tmp_path / "out"
-    manifest = shard_source(source, out, ShardOptions(shard_samples=5, workers=1)).manifest
-    shards = [{"url": str(out / entry.name), "nsamples": entry.samples} for entry in manifest.shards]
-    (tmp_path / "index.json").write_text(json.dumps({"wids_version": 1, "shardlist": shards}))
-    dataset = wids.ShardListDataset(str(tmp_path / "index.json"), transformations=[], cache_dir=str(tmp_path / "cache"))
-    assert len(dataset) == 12
-    for i in (0, 4, 5, 11):
-        sample = dataset[i]
-        assert sample["__key__"] == f"{i:09d}"
-        assert sample[".txt"].read() == b"caption number %d" % i
