@@ -17,16 +17,20 @@ from pathlib import Path
 _RESAMPLES = 2000
 
 
-def interleaved(arms: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each arm in each round, after one round that is not counted."""
+def interleaved(
+    arms: Mapping[str, Callable[[], object]], rounds: int, between: Callable[[], object] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of each arm in each round, after one round that is not counted; `between` tidies up behind every arm."""
     for arm in arms.values():
         arm()
+        between()
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(rounds):
         for name in list(arms) if number % 2 == 0 else reversed(list(arms)):
             started = time.perf_counter()
             arms[name]()
             seconds[name].append(time.perf_counter() - started)
+            between()
     return seconds
 
 

@@ -12,8 +12,9 @@ SOURCE is what holds the pairs, or a quoted pattern for several; they are put in
   shard.py img2dataset_output OUT                       webdataset or img2dataset: tars (what failed is listed)
 
 Nothing is fetched from the network: download with img2dataset first. Run again after an interruption: finished
-shards are kept, a finished OUT stays as it is. With --update OUT follows a source that grew or was mended. What is
-left out stands in OUT/rejects.parquet with its reason.
+shards are kept, a finished OUT stays as it is. Run it several times at once, here or on other machines with the same
+disk (slurm/shard.sbatch), and all of them share the work. With --update OUT follows a source that grew or was mended.
+What is left out stands in OUT/rejects.parquet with its reason.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import Any
 from seed_dist.cli import run_command
 from seed_dist.data.filters import DUPLICATES, Filters
 from seed_dist.data.image_policy import EXIF_TURNS, FORMATS, RESIZES, ImagePolicy
-from seed_dist.data.sharding import ShardOptions, ShardOutcome, shard_source
+from seed_dist.data.request import ShardOptions
+from seed_dist.data.sharding import ShardOutcome, shard_source
 from seed_dist.data.table_source import Columns, check_image_name
 from seed_dist.errors import ConfigError
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,17 @@ from seed_dist.ops.chain import Chain, Step
 
 @dataclass(frozen=True)
 class Shape:
-    """What a job asks for. Trainings get all of it, the other steps one task of it."""
+    """What a job asks for. Trainings get all of it, the other steps one task of it.
+
+    Steps that make shards of images are arrays of `shard_tasks` jobs, which share the work.
+    """
 
     nodes: int
     ranks_per_node: int
     gpus_per_node: int
     hours: int
     partition: str | None
+    shard_tasks: int = 1
 
 
 def program_and_arguments(step: Step) -> tuple[str, tuple[str, ...]]:
@@ -68,10 +73,13 @@ def submit(steps: Sequence[Step], shape: Shape, on: str, folder: Path) -> None:
     for step in steps:
         executor = submitit.AutoExecutor(folder=folder, cluster=on)
         executor.update_parameters(**parameters(step, shape, on, after))
-        job = executor.submit(Task(*program_and_arguments(step)))
-        after = job.job_id
-        print(f"{step.name}: job {after}, log {job.paths.stdout}", flush=True)
-        if on == "local":
+        copies = shape.shard_tasks if step.name.startswith("shard_") else 1
+        with executor.batch() if copies > 1 else nullcontext():
+            jobs = [executor.submit(Task(*program_and_arguments(step))) for _ in range(copies)]
+        after = jobs[0].job_id.partition("_")[0] if on == "slurm" else jobs[0].job_id  # of an array: of all its tasks
+        for job in jobs:
+            print(f"{step.name}: job {job.job_id}, log {job.paths.stdout}", flush=True)
+        for job in jobs if on == "local" else ():
             failure = job.exception()  # waits for all tasks
             if failure is not None:
                 raise SeedDistError(f"step {step.name} failed: {failure}\nIts log is {job.paths.stderr}.")
@@ -94,7 +102,10 @@ def main() -> None:
         args.gpus_per_node if args.gpus_per_node is not None else (0 if local else 8),
         args.hours,
         args.partition,
+        args.shard_tasks,
     )
+    if shape.shard_tasks < 1:
+        raise ConfigError([f"--shard-tasks is {shape.shard_tasks}; at least 1 is needed"])
     if local and shape.nodes > 1:
         raise ConfigError([f"--nodes {shape.nodes} with --on local; this machine is one node, use --on slurm for more"])
     if args.dry_run:
@@ -114,6 +125,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, help="nodes of a training (default: 8 on slurm, 1 here)")
     parser.add_argument("--ranks-per-node", type=int, help="processes per node (default: 8 on slurm, 2 here)")
     parser.add_argument("--gpus-per-node", type=int, help="GPUs per node (default: 8 on slurm, 0 here)")
+    parser.add_argument("--shard-tasks", type=int, default=1, metavar="N",
+        help="jobs that share the sharding of one split, as an array (default %(default)s)")  # fmt: skip
     parser.add_argument("--hours", type=int, default=24, help="time limit of each job (default %(default)s)")
     parser.add_argument("--partition", help="SLURM partition (default: the cluster's)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", help="change the recipe")

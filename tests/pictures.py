@@ -57,6 +57,6 @@ def fill(folder, count, start=0):
 
 
 def content(folder):
-    """{relative name: SHA-256} of all files of a finished set; the lock file has no content that counts."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    """{relative name: SHA-256} of all files of a finished set, without the note of where its source lies."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".source.json")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -12,9 +12,12 @@ run that was killed anywhere is continued by the next, which makes the unannounc
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +29,14 @@ from seed_dist.data.index import DIGESTS, INDEX_NAME, IndexRow, read_rows, write
 from seed_dist.data.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, write_manifest
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.faults import fault_point
-from seed_dist.fsio import PARTIAL_SUFFIX, create_once, fsync_folder, write_json
+from seed_dist.fsio import PARTIAL_SUFFIX, create_once, fsync_folder, write_json, write_text
 
 REJECTS_NAME = "rejects.parquet"
 PROGRESS = ".progress"
+PLAN_NAME = "plan.json"
 _OWN_FILES = (INDEX_NAME, REJECTS_NAME)
 _REJECT_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail", "shard")])
+_READ_ROWS = 1 << 12
 MADE_FROM = "made_from"  # the manifest's details: the fingerprints of all parts of the source, in order
 # What may differ where a set follows its source.
 _OF_THE_SOURCE = frozenset({"parents.source", "details.pairs"})
@@ -69,9 +74,7 @@ class Plan:
 
 
 class Assembly:
-    """The making of one set in `folder`: by one process that holds the folder's lock, or by several with the same plan
-    that share the shards by leases.
-    """
+    """The making of one set in `folder`, by one process or by several with the same plan that share the shards."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         # Through JSON, because that is how an earlier run's plan comes back: tuples are lists there.
@@ -87,8 +90,9 @@ class Assembly:
         """Prepare the folder; the value is the manifest when the set is finished already under the same plan.
 
         With `update` the source may be another than that of an earlier plan: the set is open again, and shards whose
-        part of the source is unchanged stay. Raises MismatchError where the folder holds (part of) a set of another
-        plan, DataError where it holds other files or a finished set has lost a file.
+        part of the source is unchanged stay. Of several processes one at a time may be in here. Raises MismatchError
+        where the folder holds (part of) a set of another plan, DataError where it holds other files or a finished set
+        has lost a file.
         """
         may_differ = _OF_THE_SOURCE if update else frozenset()
         if (self.folder / MANIFEST_NAME).exists():
@@ -97,10 +101,10 @@ class Assembly:
             self._compare(existing, may_differ)
             require_files(self.folder, manifest)
             if not self._differences(existing):
-                shutil.rmtree(self._progress, ignore_errors=True)
+                remove_progress(self.folder)
                 return manifest
             self._reopen(manifest)
-        plan_file = self._progress / "plan.json"
+        plan_file = self._progress / PLAN_NAME
         if not plan_file.exists():
             self._refuse_foreign_files()
             self._progress.mkdir(parents=True, exist_ok=True)
@@ -110,14 +114,14 @@ class Assembly:
             write_json(plan_file, asdict(self.plan))
         return None
 
+    def discard_partials(self, shard: str = "") -> None:
+        """Remove what writers left unfinished, of one shard or of all. Nobody else may be writing it."""
+        for leftover in self.folder.rglob(f"{Path(shard).stem}*{PARTIAL_SUFFIX}"):
+            leftover.unlink(missing_ok=True)
+
     def is_finished(self) -> bool:
         """Whether a process, this or another, has committed the set."""
         return (self.folder / MANIFEST_NAME).exists()
-
-    def discard_partials(self, shard: str = "") -> None:
-        """Remove what writers left unfinished, of one shard or of all. Nobody else may be writing it."""
-        for leftover in self.folder.rglob(f"{shard}*{PARTIAL_SUFFIX}"):
-            leftover.unlink(missing_ok=True)
 
     def finished(self, shard: str, made_from: str = "") -> ShardRecord | None:
         """The record of a shard that an earlier run finished from the same part; None where it must be made."""
@@ -139,7 +143,8 @@ class Assembly:
             "rejects": [list(vars(reject).values()) for reject in record.rejects],
             MADE_FROM: record.made_from,
         }
-        write_json(self._record_path(record.entry.name), value)
+        # On one line: Python's encoder of indented JSON is many times slower, and nobody reads thousands of rows.
+        write_text(self._record_path(record.entry.name), json.dumps(value, ensure_ascii=False))
 
     def announced(self) -> set[str]:
         """Names of the shards that are finished so far."""
@@ -155,15 +160,7 @@ class Assembly:
 
     def write_rejects(self, shards: Iterable[str]) -> Counter[str]:
         """rejects.parquet of announced shards; the value counts them by reason."""
-        counts: Counter[str] = Counter()
-
-        def rows() -> Iterator[dict[str, str]]:
-            for record in self.records(shards):
-                counts.update(reject.reason for reject in record.rejects)
-                yield from ({**vars(reject), "shard": record.entry.name} for reject in record.rejects)
-
-        write_rows(self.folder / REJECTS_NAME, _REJECT_SCHEMA, rows())
-        return counts
+        return write_reject_list(self.folder, self.records(shards))
 
     def commit(self, shards: Sequence[str], results: dict[str, Any]) -> Manifest:
         """Write index and manifest of these announced shards, in order; `results` joins the plan's details."""
@@ -179,14 +176,14 @@ class Assembly:
         fault_point("assembly.index_written", 0, len(entries))
         for path in self.folder.glob("shard-*.tar"):  # of a source that was longer once
             if path.name not in {entry.name for entry in entries}:
-                path.unlink()
+                path.unlink(missing_ok=True)
         details = {**self.plan.details, **results, DIGESTS: digests}
         samples = sum(entry.samples for entry in entries)
         manifest = Manifest(self.plan.kind, samples, tuple(entries), self.plan.parents, details)
         write_manifest(self.folder, manifest)
         fault_point("assembly.manifest_written", 0, len(entries))
         self.discard_partials()
-        shutil.rmtree(self._progress, ignore_errors=True)  # another worker may look into it yet
+        remove_progress(self.folder)
         return manifest
 
     def _reopen(self, manifest: Manifest) -> None:
@@ -197,14 +194,14 @@ class Assembly:
             )
         rows = read_rows(self.folder, manifest)
         rejects: dict[str, list[Reject]] = defaultdict(list)
-        for values in pq.read_table(self.folder / REJECTS_NAME).to_pylist():
-            rejects[values.pop("shard")].append(Reject(**values))
+        for shard, reject in read_reject_list(self.folder):
+            rejects[shard].append(reject)
         entries = {entry.name: entry for entry in manifest.shards}
         for number, made_from in enumerate(manifest.details[MADE_FROM]):
             name = shard_name(number)
             entry = entries.get(name, ShardEntry(name, 0, 0, ""))
             self.announce(ShardRecord(entry, next(rows) if entry.samples else (), tuple(rejects[name]), made_from))
-        write_json(self._progress / "plan.json", asdict(self.plan))
+        write_json(self._progress / PLAN_NAME, asdict(self.plan))
         (self.folder / MANIFEST_NAME).unlink()
         fsync_folder(self.folder)
 
@@ -250,6 +247,35 @@ class Assembly:
             raise DataError(
                 f"{self.folder} holds other files ({', '.join(foreign[:3])}): choose a new or empty folder."
             )
+
+
+def write_reject_list(folder: Path, records: Iterable[ShardRecord]) -> Counter[str]:
+    """rejects.parquet of these records; the value counts them by reason."""
+    counts: Counter[str] = Counter()
+
+    def rows() -> Iterator[dict[str, str]]:
+        for record in records:
+            counts.update(reject.reason for reject in record.rejects)
+            yield from ({**vars(reject), "shard": record.entry.name} for reject in record.rejects)
+
+    write_rows(folder / REJECTS_NAME, _REJECT_SCHEMA, rows())
+    return counts
+
+
+def read_reject_list(folder: Path) -> Iterator[tuple[str, Reject]]:
+    """(shard, reject) of a finished set, few of which are in memory at a time."""
+    with pq.ParquetFile(folder / REJECTS_NAME) as file:
+        for batch in file.iter_batches(batch_size=_READ_ROWS):
+            for values in batch.to_pylist():
+                yield values.pop("shard"), Reject(**values)
+
+
+def remove_progress(folder: Path) -> None:
+    """Forget what an unfinished work has left: in one step, so that nobody takes a half of it for work that goes on."""
+    with suppress(FileNotFoundError):
+        os.replace(folder / PROGRESS, folder / f"{PROGRESS}-{secrets.token_hex(4)}")
+    for leftover in folder.glob(f"{PROGRESS}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def shard_name(number: int) -> str:

@@ -24,9 +24,10 @@ from PIL import Image
 from seed_dist.data.cells import CellReader
 from seed_dist.data.filters import Filters, UnusablePairError
 from seed_dist.data.image_shard import image_bytes, usable_captions, use_image
+from seed_dist.data.joint_work import do_jointly
+from seed_dist.data.leases import Leases
 from seed_dist.data.listing import Listing, read_slice
 from seed_dist.data.progress import progress_bar
-from seed_dist.data.workers import run_tasks
 from seed_dist.faults import fault_point
 from seed_dist.fsio import atomic_file
 from seed_dist.pixels import UnusableImageError, as_rgb
@@ -49,8 +50,13 @@ class PrintTask:
     number: int
     filters: Filters
 
+    @property
+    def piece(self) -> str:
+        """Its name among the leases."""
+        return self.path.stem
 
-def find_copies(listing: Listing, folder: Path, filters: Filters, workers: int) -> dict[int, int]:
+
+def find_copies(listing: Listing, folder: Path, filters: Filters, workers: int, leases: Leases) -> dict[int, int]:
     """Positions of pairs whose picture came before -> position of the earlier one. Files of prints go to `folder`."""
     paths = [
         folder / f"prints-{number:06d}-{made_from}-{filters.digest}.npy"
@@ -58,13 +64,24 @@ def find_copies(listing: Listing, folder: Path, filters: Filters, workers: int) 
     ]
     tasks = [PrintTask(path, listing.path, number, filters) for number, path in enumerate(paths) if not path.exists()]
     bar = progress_bar(len(paths), len(paths) - len(tasks), "looking for duplicates", "slices")
-    with bar, closing(run_tasks(write_prints, tasks, workers)) as running:
+    with bar, closing(do_jointly(partial(_print_slice, leases), tasks, workers, leases)) as running:
         for _ in running:
             bar.update(1)
     table = np.concatenate([np.load(path, allow_pickle=False) for path in paths])
     prints, usable = table[:, 1:], table[:, 0].astype(bool)
     earlier = first_copies(prints, usable, NEAR_BITS if filters.drop_duplicates == "perceptual" else 0)
     return {int(position): int(earlier[position]) for position in np.flatnonzero(earlier >= 0)}
+
+
+def _print_slice(leases: Leases, task: PrintTask) -> bool | None:
+    """True once the prints are there, made here or elsewhere; None while another process makes them."""
+    lease = leases.claim(task.piece)
+    if lease is None:
+        return None
+    with lease:
+        if not task.path.exists():
+            write_prints(task)
+    return True
 
 
 def write_prints(task: PrintTask) -> None:

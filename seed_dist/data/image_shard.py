@@ -25,6 +25,7 @@ from seed_dist.data.codec import Result, with_checked
 from seed_dist.data.filters import Filters, UnusablePairError
 from seed_dist.data.image_policy import ImagePolicy, stored_image, upright_size
 from seed_dist.data.index import IndexRow
+from seed_dist.data.leases import Lease
 from seed_dist.data.listing import read_slice
 from seed_dist.data.manifest import ShardEntry
 from seed_dist.data.pairs import MAX_CAPTION_BYTES, Cell, Pair, Span, read_regular
@@ -55,6 +56,11 @@ class ShardTask:
     filters: Filters = field(default_factory=Filters)
     copies: dict[int, int] = field(default_factory=dict)
 
+    @property
+    def piece(self) -> str:
+        """Its name among the leases."""
+        return Path(self.name).stem
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -65,8 +71,11 @@ class Sample:
     captions: tuple[str, ...]
 
 
-def write_image_shard(task: ShardTask) -> ShardRecord:
-    """Check and write all pairs of a task; without a usable one there is no file and `entry.samples` is 0."""
+def write_image_shard(task: ShardTask, lease: Lease | None = None) -> ShardRecord:
+    """Check and write all pairs of a task; without a usable one there is no file and `entry.samples` is 0.
+
+    Raises LeaseLostError, and leaves nothing, where the lease was lost meanwhile.
+    """
     rows, rejects = [], []
     path = task.folder / task.name
     with open_shard(path) as shard, CellReader() as cells:
@@ -77,8 +86,10 @@ def write_image_shard(task: ShardTask) -> ShardRecord:
                 rejects.append(Reject(pair.name, problem.reason, str(problem)))
                 continue
             rejects += lost
-            rows.append(_add(shard, f"{position:0{KEY_DIGITS}d}", sample))
+            rows.append(add_sample(shard, f"{position:0{KEY_DIGITS}d}", sample))
             fault_point("shard.sample_written", 0, position)
+        if lease is not None:
+            lease.require_held()
     fault_point("shard.file_written", 0, task.number)
     if not rows:
         path.unlink()
@@ -86,8 +97,8 @@ def write_image_shard(task: ShardTask) -> ShardRecord:
     return ShardRecord(shard.entry(len(rows)), tuple(rows), tuple(rejects), task.made_from)
 
 
-def _add(shard: TarFile, key: str, sample: Sample) -> IndexRow:
-    """All members, in the order of their names as tar programs would pack them."""
+def add_sample(shard: TarFile, key: str, sample: Sample) -> IndexRow:
+    """Write all members, in the order of their names as tar programs would pack them; the value is the index row."""
     first, *others = sample.captions
     members = {sample.ext: sample.image, "txt": first.encode()}
     if others:

@@ -155,6 +155,11 @@ class Index:
         return self._read(["key"])["key"].to_pylist()
 
     @cached_property
+    def exts(self) -> list[str]:
+        """The ending of every sample's payload: jpg, png, webp or npy."""
+        return self._read(["ext"])["ext"].to_pylist()
+
+    @cached_property
     def captions(self) -> list[str]:
         return self._read(["caption"])["caption"].to_pylist()
 

@@ -70,6 +70,10 @@ class Holding:
     is_stale: bool
 
 
+class LeaseLostError(RuntimeError):
+    """Another process has taken the piece over, or the work is finished: what was made of it must not be kept."""
+
+
 class Lease:
     """A piece of work that this process has until the `with` block ends. A thread renews it meanwhile."""
 
@@ -82,6 +86,11 @@ class Lease:
     def is_held(self) -> bool:
         """False once another process has taken over, or the folder of the leases is gone. Ask before every rename."""
         return self._path.exists() and not self._following.exists()
+
+    def require_held(self) -> None:
+        """LeaseLostError where `is_held` is not so."""
+        if not self.is_held():
+            raise LeaseLostError(self._path.name)
 
     def __enter__(self) -> Lease:
         return self
@@ -113,6 +122,14 @@ class Leases:
         self._folder, self._stale_after_s = folder, stale_after_s
         self._clock = folder / f".clock-{secrets.token_hex(4)}"
 
+    def open_folder(self) -> None:
+        """Make the folder where it is missing: before any claim, and for a new work after an earlier one."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def require_folder(self) -> None:
+        """FileNotFoundError where the folder has been removed, after which nothing can be claimed."""
+        self._folder.stat()
+
     def claim(self, name: str) -> Lease | None:
         """A lease of the piece `name`; None while a living process has it, or when the folder has been removed.
 
@@ -129,6 +146,11 @@ class Leases:
         if not created:
             return None
         return Lease(self._path(name, number), self._path(name, number + 1), self._stale_after_s / _BEATS)
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a living process has the piece now; it may change at any time."""
+        number = self._last(name)
+        return number >= 0 and not self._is_free(self._path(name, number))
 
     def was_taken_over(self, name: str) -> bool:
         """Whether more than one process has had the piece."""

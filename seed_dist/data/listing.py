@@ -6,9 +6,10 @@ that a source that grew or was mended is sharded anew only where it changed.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 import pyarrow as pa
 
 from seed_dist.data.pairs import Cell, Digest, Pair, Source, Span, file_identity
-from seed_dist.fsio import atomic_file
+from seed_dist.fsio import atomic_file, write_json
 
+_NOTE = "listing.json"
 _SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -68,6 +70,17 @@ def write_listing(path: Path, source: Source, pairs: Iterable[Pair], slice_pairs
             slices.append(digest.value)
             count += len(part)
     return Listing(path, source.kind, count, slice_pairs, tuple(slices))
+
+
+def save_listing(folder: Path, listing: Listing) -> None:
+    """Note in `folder`, where the listing's file is, what the listing is, for other processes."""
+    write_json(folder / _NOTE, {**asdict(listing), "path": listing.path.name})
+
+
+def load_listing(folder: Path) -> Listing:
+    """What `save_listing` noted."""
+    values = json.loads((folder / _NOTE).read_bytes())
+    return Listing(**{**values, "path": folder / values["path"], "slices": tuple(values["slices"])})
 
 
 def read_slice(path: Path, number: int) -> list[Pair]:

@@ -1,49 +1,50 @@
-"""The work of data_prep/shard.py: listed sources become a finished folder of image shards, with worker processes."""
+"""The work of data_prep/shard.py: listed sources become a finished folder of image shards, by any number of processes.
+
+One of them lists the source, all make shards, and one writes index and manifest; leases say which (`joint_work`). What
+is written does not depend on their number, nor on which of them died meanwhile.
+"""
 
 from __future__ import annotations
 
-import os
+import secrets
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from seed_dist.data.assembly import MADE_FROM, PROGRESS, REJECTS_NAME, Assembly, Plan, Reject, ShardRecord, shard_name
+from seed_dist.data.assembly import (
+    MADE_FROM,
+    PLAN_NAME,
+    PROGRESS,
+    REJECTS_NAME,
+    Assembly,
+    Plan,
+    Reject,
+    ShardRecord,
+    remove_progress,
+    shard_name,
+)
 from seed_dist.data.duplicates import find_copies
-from seed_dist.data.filters import DELIBERATE, Filters
+from seed_dist.data.filters import DELIBERATE
 from seed_dist.data.image_policy import ImagePolicy
 from seed_dist.data.image_shard import KEY_DIGITS, ShardTask, write_image_shard
-from seed_dist.data.listing import Listing, write_listing
-from seed_dist.data.manifest import Manifest
+from seed_dist.data.joint_work import do_jointly, only_one, take_part, taking_part
+from seed_dist.data.leases import Holding, LeaseLostError, Leases
+from seed_dist.data.listing import Listing, load_listing, save_listing, write_listing
+from seed_dist.data.manifest import Manifest, load_manifest
 from seed_dist.data.pairs import Digest, Pair, Source
 from seed_dist.data.progress import progress_bar
+from seed_dist.data.request import Request, ShardOptions, load_request, save_request
 from seed_dist.data.sources import list_source
-from seed_dist.data.table_source import Columns
-from seed_dist.data.workers import run_tasks
-from seed_dist.errors import DataError
+from seed_dist.errors import DataError, SeedDistError
 from seed_dist.faults import fault_point
-from seed_dist.fsio import folder_lock
 
 _SHOWN_REJECTS = 3
-
-
-@dataclass(frozen=True)
-class ShardOptions:
-    """How to shard. `workers`, the share of rejects that is put up with, and `update` do not change what is written."""
-
-    shard_samples: int = 1000
-    max_reject_fraction: float = 0.01
-    workers: int = field(default_factory=lambda: min(2, os.cpu_count() or 1))
-    captions: Path | None = None
-    columns: Columns = field(default_factory=Columns)
-    hash_range: tuple[float, float] = (0.0, 1.0)  # keep the pairs whose name hashes into this part of 0..1
-    policy: ImagePolicy = field(default_factory=ImagePolicy)
-    filters: Filters = field(default_factory=Filters)
-    update: bool = False  # the set may be of an earlier state of the source: make anew what changed
 
 
 @dataclass(frozen=True)
@@ -57,42 +58,77 @@ class ShardOutcome:
 def shard_source(sources: Path | Sequence[Path], out: Path, options: ShardOptions) -> ShardOutcome:
     """Write all usable pairs of `sources` to shards in `out`, or go on where an earlier run stopped.
 
-    Raises DataError for sources without pairs and when more pairs are damaged than `max_reject_fraction` allows,
-    MismatchError when `out` was made from another source or with other options, LockedError while another job writes
-    there.
+    Any number of processes, here or on other machines, may do so at once: they share the shards. Raises DataError for
+    sources without pairs and when more pairs are damaged than `max_reject_fraction` allows, MismatchError when `out`
+    was made, or is being made, from another source or with other options.
     """
     paths = [sources] if isinstance(sources, Path) else list(sources)
     if any(out.resolve() == path.resolve() for path in paths):
         raise DataError(f"source and output are the same folder, {out}. Give another output folder.")
-    source = list_source(paths, options.captions, options.columns)
-    with folder_lock(out, "data_prep/shard.py"), _listed(source, out, options) as listing:
-        assembly = Assembly(out, _plan(listing, options))
-        finished = assembly.begin(options.update)
-        if finished is not None:
-            return ShardOutcome(finished, True)
-        assembly.discard_partials()
-        tasks = _tasks(listing, out, options)
-        shards = _make_shards(assembly, tasks, options)
+    leases = Leases(out / PROGRESS / "leases", options.stale_after_s)
+    leases.open_folder()
+    with ExitStack() as stack:
+        with only_one(leases, "opening", open_again=True):
+            others = taking_part(leases)
+            try:
+                listing = _listed(paths, out, options, others)
+                assembly = Assembly(out, _plan(listing, options))
+                finished = assembly.begin(options.update)
+            except SeedDistError:
+                if not others and not (out / PROGRESS / PLAN_NAME).exists():
+                    remove_progress(out)  # refused before there was any
+                raise
+            if finished is not None:
+                return ShardOutcome(finished, True)
+            if not others:
+                assembly.discard_partials()
+                save_request(out, Request.of(paths, options))
+            stack.enter_context(take_part(leases))
+        try:
+            return ShardOutcome(_make_set(assembly, listing, options, leases), False)
+        except FileNotFoundError:
+            if not assembly.is_finished():
+                raise
+            return ShardOutcome(load_manifest(out), False)  # by another process, which removed what this one looked for
+
+
+def _make_set(assembly: Assembly, listing: Listing, options: ShardOptions, leases: Leases) -> Manifest:
+    """What remains of the work after the listing, with the others that take part in it."""
+    tasks = make_tasks(listing, assembly.folder, options, leases)
+    shards = _make_shards(assembly, tasks, options, leases)
+    with only_one(leases, "closing"):
         rejected = assembly.write_rejects(shards)
         if not any(record.entry.samples for record in assembly.records(shards)):
             raise DataError(_reject_text(assembly, rejected, shards, listing.pairs, "so no usable pair is left"))
         results = {**_counted(rejected), MADE_FROM: [task.made_from for task in tasks]}
-        return ShardOutcome(assembly.commit(shards, results), False)
+        return assembly.commit(shards, results)
 
 
-@contextmanager
-def _listed(source: Source, out: Path, options: ShardOptions) -> Iterator[Listing]:
-    """The listing, in a file of the folder's progress while the block runs. DataError where it is empty."""
-    path, all_pairs = out / PROGRESS / "pairs.arrow", Counter[str]()
-    try:
-        listing = write_listing(path, source, _within(source, options.hash_range, all_pairs), options.shard_samples)
-        if not listing.pairs:
-            raise DataError(_nothing_text(all_pairs.total(), options))
-        yield listing
-    finally:
-        path.unlink(missing_ok=True)
-        with suppress(OSError):  # not empty: the progress of a run that goes on later
-            path.parent.rmdir()
+def _listed(paths: list[Path], out: Path, options: ShardOptions, others: Sequence[Holding]) -> Listing:
+    """The listing that the processes share; the first of them makes it.
+
+    Raises MismatchError where the others were asked for something else, DataError where the source holds no pairs.
+    """
+    progress = out / PROGRESS
+    if others:
+        Request.of(paths, options).require_same(load_request(out), out, others[0].owner)
+        with suppress(FileNotFoundError):  # they have just finished
+            return load_listing(progress)
+    for leftover in progress.glob("pairs-*"):
+        leftover.unlink()
+    path = progress / f"pairs-{secrets.token_hex(4)}.arrow"
+    listing = make_listing(path, paths, options)
+    save_listing(progress, listing)
+    return listing
+
+
+def make_listing(path: Path, paths: Sequence[Path], options: ShardOptions) -> Listing:
+    """The pairs of the sources that are asked for, in a file. DataError where there are none."""
+    source, seen = list_source(paths, options.captions, options.columns), Counter[str]()
+    listing = write_listing(path, source, _within(source, options.hash_range, seen), options.shard_samples)
+    if not listing.pairs:
+        raise DataError(_nothing_text(seen.total(), options))
+    return listing
 
 
 def _within(source: Source, hash_range: tuple[float, float], seen: Counter[str]) -> Iterator[Pair]:
@@ -132,10 +168,11 @@ def _plan(listing: Listing, options: ShardOptions) -> Plan:
     return Plan("images", {"source": listing.fingerprint}, details)
 
 
-def _tasks(listing: Listing, out: Path, options: ShardOptions) -> list[ShardTask]:
+def make_tasks(listing: Listing, out: Path, options: ShardOptions, leases: Leases) -> list[ShardTask]:
+    """A task per slice. Duplicates are looked for first, where that is asked for, with files below `out`."""
     copies: dict[int, int] = {}
     if options.filters.drop_duplicates is not None:
-        copies = find_copies(listing, out / PROGRESS, options.filters, options.workers)
+        copies = find_copies(listing, out / PROGRESS, options.filters, options.workers, leases)
     tasks, positions = [], iter(sorted(copies))
     following = next(positions, None)
     for number, made_from in enumerate(listing.slices):
@@ -155,8 +192,8 @@ def _tasks(listing: Listing, out: Path, options: ShardOptions) -> list[ShardTask
     return tasks
 
 
-def _make_shards(assembly: Assembly, tasks: Sequence[ShardTask], options: ShardOptions) -> list[str]:
-    """The names of all tasks' shards in order, made and announced; those of an earlier run are taken as they are."""
+def _make_shards(assembly: Assembly, tasks: Sequence[ShardTask], options: ShardOptions, leases: Leases) -> list[str]:
+    """The names of all tasks' shards in order, made and announced, here or by other processes, now or earlier."""
     budget = _Budget(assembly, sum(task.pairs for task in tasks), options)
     left = []
     for task in tasks:
@@ -169,14 +206,32 @@ def _make_shards(assembly: Assembly, tasks: Sequence[ShardTask], options: ShardO
     bar = progress_bar(
         budget.total, budget.total - sum(task.pairs for task in left), f"sharding {assembly.folder.name}", "pairs"
     )
-    with bar, closing(run_tasks(write_image_shard, left, options.workers)) as running:
+    with bar, closing(do_jointly(partial(_make_shard, assembly, leases), left, options.workers, leases)) as running:
         for task, record in running:
-            assembly.announce(record)
             budget.add(record)
-            fault_point("shard.announced", 0, task.number)
             bar.update(task.pairs)
             budget.check()
     return [task.name for task in tasks]
+
+
+def _make_shard(assembly: Assembly, leases: Leases, task: ShardTask) -> ShardRecord | None:
+    """Make and announce a shard, in a worker process; or its record by another process, None while one makes it."""
+    lease = leases.claim(task.piece)
+    if lease is None:
+        return None
+    with lease:
+        record = assembly.finished(task.name, task.made_from)
+        if record is not None:
+            return record
+        if leases.was_taken_over(task.piece):
+            assembly.discard_partials(task.name)
+        try:
+            record = write_image_shard(task, lease)
+        except LeaseLostError:
+            return None
+        assembly.announce(record)
+        fault_point("shard.announced", 0, task.number)
+        return record
 
 
 class _Budget:

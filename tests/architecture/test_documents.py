@@ -99,6 +99,9 @@ def test_modules_and_options_exist() -> None:
     [
         "data_prep/shard.py",
         "data_prep/encode.py",
+        "data_prep/verify.py",
+        "data_prep/lint.py",
+        "data_prep/preview.py",
         "seed_dist.train",
         "seed_dist.eval",
         "seed_dist.demo",

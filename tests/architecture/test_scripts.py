@@ -77,7 +77,7 @@ def sbatch_options(script: Path) -> dict[str, str]:
 
 
 def test_there_are_scripts() -> None:
-    assert {path.stem for path in BATCH} == {"encode", "tokenizer", "lora", "eval"}
+    assert {path.stem for path in BATCH} == {"shard", "encode", "tokenizer", "lora", "eval"}
     assert all(path.is_file() for path in SCRIPTS)
 
 
@@ -95,14 +95,15 @@ def test_script_is_clean(script: Path) -> None:
 def test_job_asks_for_what_it_needs(script: Path) -> None:
     options = sbatch_options(script)
     nodes, tasks, gpus = (int(options[name]) for name in ("nodes", "ntasks-per-node", "gpus-per-node"))
-    assert (nodes, tasks, gpus) == ((8, 8, 8) if script.stem in TRAININGS else (1, 1, 1))
+    others = (1, 1, 0) if script.stem == "shard" else (1, 1, 1)
+    assert (nodes, tasks, gpus) == ((8, 8, 8) if script.stem in TRAININGS else others)
     assert "requeue" in options
     assert not {"partition", "account", "qos", "nodelist", "constraint"} & options.keys(), (
         "that is one cluster's affair"
     )
 
 
-@pytest.mark.parametrize("script", BATCH, ids=name_of)
+@pytest.mark.parametrize("script", [path for path in BATCH if path.stem != "shard"], ids=name_of)
 def test_job_runs_commands_that_exist(script: Path, tmp_path: Path) -> None:
     code, calls = run_batch(
         script, tmp_path, "--set", "seed=1", RECIPE="glyphs", WORK="runs/x y", SLURM_CPUS_PER_TASK="4"
@@ -120,6 +121,16 @@ def test_job_runs_commands_that_exist(script: Path, tmp_path: Path) -> None:
         assert environment["MASTER_ADDR"] == "node3"
         assert environment["OMP_NUM_THREADS"] == environment["SRUN_CPUS_PER_TASK"] == "4"
         assert environment["HF_HUB_OFFLINE"] == environment["WDS_SECURE"] == "1"
+
+
+def test_every_task_of_the_sharding_job_shares_the_work(tmp_path: Path) -> None:
+    script = ROOT / "slurm" / "shard.sbatch"
+    assert sbatch_options(script)["array"] == "0-15"
+    words = ["runs/a b/*.tar", "runs/out", "--drop-duplicates", "exact"]
+    code, calls = run_batch(script, tmp_path, *words, SLURM_CPUS_PER_TASK="4")
+    assert code == 0
+    ((called, _),) = calls
+    assert called == ["--kill-on-bad-exit=1", "python", "data_prep/shard.py", "--workers", "4", *words]
 
 
 def test_the_tokenizer_job_trains_encodes_and_trains(tmp_path: Path) -> None:

@@ -88,6 +88,27 @@ def area(values: Sequence[float], title: str, x_label: str, y_label: str, descri
     return _figure(title, f"{title}. {description}", parts, [])
 
 
+def histogram(values: Sequence[float], title: str, x_label: str, y_label: str, bins: int = 32) -> Html:
+    """How many values fall into each of `bins` equal ranges between the smallest and the largest."""
+    if not values:
+        return tag("p", f"{title}: there is nothing to show.", class_="note")
+    low, high = min(values), max(values)
+    width = (high - low) / bins or 1.0
+    counts = [0] * bins
+    for value in values:
+        counts[min(bins - 1, int((value - low) / width))] += 1
+    frame, x_ticks, y_ticks = _frame([low, low + bins * width], [0.0, *map(float, counts)])
+    steps = "".join(
+        f"H{frame.x(low + i * width)}V{frame.y(count)}H{frame.x(low + (i + 1) * width)}"
+        for i, count in enumerate(counts)
+    )
+    outline = f"M{frame.x(low)},{frame.y(0)}{steps}V{frame.y(0)}Z"
+    middle = sorted(values)[len(values) // 2]
+    description = f"{title}. From {low:g} to {high:g}, median {middle:g}."
+    parts = [*_axes(frame, x_ticks, y_ticks, x_label, y_label), tag("path", d=outline, class_="area")]
+    return _figure(title, description, parts, [])
+
+
 def meter(value: float, goal: float | None, baseline: float | None) -> Html:
     """A bar from 0 to 1 with a dark line at the goal and a red one at the baseline; the numbers stand beside it."""
     label = f"{percent(value)}" + (f", target {percent(goal, 0)}" if goal is not None else "")

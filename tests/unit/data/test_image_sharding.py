@@ -13,8 +13,8 @@ from seed_dist.data.image_shard import checked_caption
 from seed_dist.data.manifest import load_manifest
 from seed_dist.data.reader import ImageShards
 from seed_dist.data.sharding import ShardOptions, shard_source
-from seed_dist.errors import DataError, LockedError, MismatchError
-from seed_dist.fsio import folder_lock, sha256_file
+from seed_dist.errors import DataError, MismatchError
+from seed_dist.fsio import sha256_file
 from tests.pictures import content, fill, picture
 
 SMALL = ShardOptions(shard_samples=10, workers=1)
@@ -44,7 +44,7 @@ def test_every_pair_arrives_unchanged(tmp_path, source):
     assert [shards.shard_rows(n) for n in range(3)] == [range(10), range(10, 20), range(20, 25)]
     assert rejects(tmp_path / "out") == []
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        ".lock", "index.parquet", "manifest.json", "rejects.parquet",
+        ".source.json", "index.parquet", "manifest.json", "rejects.parquet",
         "shard-000000.tar", "shard-000001.tar", "shard-000002.tar",
     ]  # fmt: skip
 
@@ -145,11 +145,6 @@ def test_a_set_that_lost_a_shard_is_not_called_finished(tmp_path, source):
     (out / "shard-000001.tar").unlink()
     with pytest.raises(DataError, match=r"shard-000001.tar is missing. Restore it"):
         shard_source(source, out, SMALL)
-
-
-def test_two_jobs_do_not_share_a_folder(tmp_path, source):
-    with folder_lock(tmp_path / "out", "another job"), pytest.raises(LockedError, match="in use by another job"):
-        shard_source(source, tmp_path / "out", SMALL)
 
 
 BAD = {

@@ -14,7 +14,9 @@ import webdataset
 
 from seed_dist.data.manifest import load_manifest
 from seed_dist.data.reader import FeatureShards, ImageShards, PairedFeatures
+from seed_dist.data.repair import repair
 from seed_dist.data.sharding import ShardOptions, shard_source
+from seed_dist.data.verification import verify
 from seed_dist.encode import runner
 from seed_dist.encode.runner import EncodeOptions
 from seed_dist.errors import DataError, MismatchError
@@ -314,3 +316,30 @@ def test_an_unfinished_source_is_refused(tmp_path, images):
     (images / "manifest.json").unlink()
     with pytest.raises(DataError, match="exists but is not finished"):
         encode_split(images, {tmp_path / "out": Means()})
+
+
+def test_a_damaged_shard_of_features_is_the_only_one_that_is_encoded_again(tmp_path, images):
+    out = tmp_path / "features" / "patches" / "train"
+    encode_split(images, {out: Means()})
+    assert verify(out, progress=lambda size: None) == []
+    whole, path = content(out), out / "shard-000001.tar"
+    data = bytearray(path.read_bytes())
+    data[650] ^= 1
+    path.write_bytes(data)
+    (finding,) = verify(out, progress=lambda size: None)
+    assert finding.path == path
+    assert "sample 000000010 has checksum" in finding.what
+    (line,) = repair(out, [finding], 1)
+    assert "the shards shard-000001.tar are made, the others kept" in line
+    encode_split(images, {out: (again := Means())})
+    assert {key for key in again.seen if key} == {f"{i:09d}" for i in range(10, 20)}
+    assert content(out) == whole
+
+
+def test_features_of_images_that_were_made_anew_are_found(tmp_path, images):
+    out = tmp_path / "features" / "patches" / "train"
+    encode_split(images, {out: Means()})
+    (tmp_path / "source" / "0004.txt").write_text("mended")
+    shard_source(tmp_path / "source", images, ShardOptions(10, 1.0, 1, update=True))
+    (finding,) = verify(out, quick=True, progress=lambda size: None)
+    assert "it was made from images with fingerprint" in finding.what

@@ -7,13 +7,16 @@ import os
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launchers.submit import Shape, parameters, program_and_arguments, submit
+from seed_dist.data.sharding import ShardOptions, shard_source
 from seed_dist.errors import SeedDistError
 from seed_dist.ops.chain import Step
+from tests.pictures import content, fill
 
 SHAPE = Shape(nodes=8, ranks_per_node=8, gpus_per_node=8, hours=2, partition=None)
 HERE = Shape(nodes=1, ranks_per_node=2, gpus_per_node=0, hours=1, partition=None)
@@ -89,7 +92,8 @@ def test_a_failed_step_stops_the_chain_and_names_its_log(show_world: Path, tmp_p
         submit([failing, never], HERE, "local", tmp_path / "jobs")
 
 
-def test_slurm_jobs_wait_for_each_other(show_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs that stand for SLURM's; the value is the folder where what is submitted arrives."""
     programs, record = tmp_path / "bin", tmp_path / "record"
     programs.mkdir()
     record.mkdir()
@@ -98,6 +102,11 @@ def test_slurm_jobs_wait_for_each_other(show_world: Path, tmp_path: Path, monkey
         (programs / name).chmod(stat.S_IRWXU)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("RECORD", str(record))
+    return record
+
+
+def test_slurm_jobs_wait_for_each_other(show_world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = fake_slurm(tmp_path, monkeypatch)
     submit([step(show_world, name="train_a"), step(show_world, name="eval")], SHAPE, "slurm", tmp_path / "jobs")
     first, second = ((record / name).read_text() for name in ("0.sh", "1.sh"))
     assert "#SBATCH --nodes=8" in first
@@ -107,6 +116,25 @@ def test_slurm_jobs_wait_for_each_other(show_world: Path, tmp_path: Path, monkey
     assert "dependency" not in first
     assert "#SBATCH --dependency=afterok:101" in second
     assert "#SBATCH --nodes=1" in second
+
+
+def test_sharding_is_an_array_that_the_next_step_waits_for(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the jobs run at the same time, and make one set together; on SLURM they are one array."""
+    source, out = fill(tmp_path / "source", 30), tmp_path / "out"
+    arguments = (str(source), str(out), "--shard-samples", "5", "--workers", "1")
+    shard = step(root / "data_prep" / "shard.py", *arguments, name="shard_train")
+    shape = replace(HERE, shard_tasks=2)
+    submit([shard], shape, "local", tmp_path / "jobs")
+    shard_source(source, tmp_path / "alone", ShardOptions(shard_samples=5, workers=1))
+    assert content(out) == content(tmp_path / "alone")
+    logs = [path.read_text() for path in (tmp_path / "jobs").glob("*_0_log.out")]
+    assert [f"{out} is finished" in log for log in logs] == [True, True]
+    record = fake_slurm(tmp_path, monkeypatch)
+    submit([shard, step(source, name="eval")], replace(SHAPE, shard_tasks=16), "slurm", tmp_path / "more")
+    assert "#SBATCH --array=0-15" in (record / "0.sh").read_text()
+    assert "#SBATCH --dependency=afterok:101\n" in (record / "1.sh").read_text()
 
 
 def test_dry_run_shows_all_steps_and_touches_nothing(root: Path, tmp_path: Path) -> None:

@@ -1,0 +1,189 @@
+"""Makes again what `verification` found broken in a set, and nothing else; says what it cannot.
+
+Images: a shard comes from its slice of the source, as `.source.json` tells it, and takes its place only if it has the
+bytes that the manifest lists. The index comes from the shards. Features: the set is opened again without its broken
+shards, and data_prep/encode.py makes those alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from seed_dist.data.assembly import (
+    MADE_FROM,
+    PLAN_NAME,
+    PROGRESS,
+    REJECTS_NAME,
+    Assembly,
+    Plan,
+    ShardRecord,
+    write_reject_list,
+)  # fmt: skip
+from seed_dist.data.image_shard import ShardTask, write_image_shard
+from seed_dist.data.index import DIGESTS, INDEX_NAME, IndexRow, read_rows, write_index
+from seed_dist.data.leases import Leases
+from seed_dist.data.manifest import MANIFEST_NAME, Manifest, load_manifest
+from seed_dist.data.request import REQUEST_NAME, load_request
+from seed_dist.data.sharding import make_listing, make_tasks, shard_source
+from seed_dist.data.tar_members import DamagedTarError, tar_members
+from seed_dist.data.verification import EXTRA, INDEX, MANIFEST, REJECTS, SHARD, Finding
+from seed_dist.data.workers import run_tasks
+from seed_dist.errors import DataError, SeedDistError
+from seed_dist.fsio import fsync_folder, write_json
+
+
+def repair(folder: Path, findings: Sequence[Finding], workers: int) -> list[str]:
+    """Mend what can be mended; the value says what was done, and for the rest why it was not, one line each."""
+    said = [_removed(finding.path) for finding in findings if finding.kind == EXTRA]
+    kinds = {finding.kind for finding in findings}
+    try:
+        if MANIFEST in kinds:
+            return [*said, _all_again(folder, workers)]
+        manifest = load_manifest(folder)
+        shards = {finding.path.name for finding in findings if finding.kind == SHARD}
+        if manifest.kind == "features":
+            return [*said, *_features(folder, manifest, shards, INDEX in kinds)]
+        with _scratch(folder) as scratch:
+            if shards or REJECTS in kinds:
+                said += _from_source(folder, manifest, shards, REJECTS in kinds, (scratch, workers))
+            if INDEX in kinds:
+                said.append(_index_again(folder, manifest, scratch))
+    except SeedDistError as error:
+        said.append(f"not mended: {error}")
+    return said
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder on the same disk; what a killed repair leaves there is removed by the next work on the set."""
+    scratch = folder / f"{PROGRESS}-{secrets.token_hex(4)}"
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _removed(path: Path) -> str:
+    path.unlink()
+    return f"{path} is removed"
+
+
+def _all_again(folder: Path, workers: int) -> str:
+    """Without a manifest nothing tells which bytes are right."""
+    request = load_request(folder)
+    options = request.shard_options(workers)
+    with _scratch(folder) as scratch:
+        make_listing(scratch / "pairs.arrow", [Path(source) for source in request.sources], options)
+    (folder / MANIFEST_NAME).unlink()
+    shard_source([Path(source) for source in request.sources], folder, options)
+    return f"{folder} is made again as a whole"
+
+
+def _from_source(
+    folder: Path, manifest: Manifest, shards: set[str], rejects: bool, means: tuple[Path, int]
+) -> Iterator[str]:
+    """Shards by name, and the list of rejects, for which every slice is looked at again."""
+    scratch, workers = means
+    tasks = _tasks(folder, scratch, workers)
+    expected = {entry.name: entry for entry in manifest.shards}
+    recorded = manifest.details[MADE_FROM]
+    changed = {task.name for task in tasks if [task.made_from] != recorded[task.number : task.number + 1]}
+    changed |= shards - {task.name for task in tasks}
+    records: dict[str, ShardRecord] = {}
+    wanted = [task for task in tasks if (rejects or task.name in shards) and task.name not in changed]
+    with closing(run_tasks(write_image_shard, wanted, workers)) as running:
+        for task, record in running:
+            records[task.name] = replace(record, rows=())
+            if task.name in shards and record.entry == expected[task.name]:
+                os.replace(scratch / task.name, folder / task.name)
+                fsync_folder(folder)
+                yield f"{folder / task.name} is made again"
+            elif task.name in shards:
+                yield (
+                    f"not mended: {folder / task.name}: made again it has other bytes than the manifest lists. Was it "
+                    "made with another version of Pillow?"
+                )
+            (scratch / task.name).unlink(missing_ok=True)
+    for name in sorted(changed & shards):
+        yield f"not mended: {folder / name}: its pairs in the source have changed since. Bring them back, or --update."
+    if rejects and (changed or len(tasks) != len(recorded)):
+        yield f"not mended: {folder / REJECTS_NAME}: the source has changed since. Bring it back, or --update."
+    elif rejects:
+        write_reject_list(folder, (records[task.name] for task in tasks))
+        yield f"{folder / REJECTS_NAME} is made again"
+
+
+def _tasks(folder: Path, scratch: Path, workers: int) -> list[ShardTask]:
+    request = load_request(folder)
+    options = request.shard_options(workers)
+    try:
+        listing = make_listing(scratch / "pairs.arrow", [Path(source) for source in request.sources], options)
+    except DataError as error:
+        raise DataError(f"the source that {folder / REQUEST_NAME} names cannot be read: {error}") from error
+    leases = Leases(scratch / "leases")
+    leases.open_folder()
+    return make_tasks(listing, scratch, options, leases)
+
+
+def _index_again(folder: Path, manifest: Manifest, scratch: Path) -> str:
+    """From the shards alone; taken only if every column has the digest that the manifest lists."""
+    try:
+        rows = ((entry.name, list(_rows(folder / entry.name))) for entry in manifest.shards)
+        digests = write_index(scratch, rows)
+    except (DamagedTarError, OSError, ValueError, KeyError) as error:
+        return f"not mended: {folder / INDEX_NAME}: a shard that it comes from is damaged ({error})"
+    if digests != manifest.details[DIGESTS]:
+        return f"not mended: {folder / INDEX_NAME}: made again from the shards it is not what the manifest lists"
+    os.replace(scratch / INDEX_NAME, folder / INDEX_NAME)
+    fsync_folder(folder)
+    return f"{folder / INDEX_NAME} is made again"
+
+
+def _rows(shard: Path) -> Iterator[IndexRow]:
+    """The index rows of a shard of images, as `image_shard.add_sample` wrote its members."""
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    for member in tar_members(shard):
+        key, _, ext = member.name.partition(".")
+        samples.setdefault(key, {})[ext] = (member.offset, member.size)
+    with shard.open("rb") as file:
+
+        def read(place: tuple[int, int]) -> bytes:
+            file.seek(place[0])
+            return file.read(place[1])
+
+        for key, places in samples.items():
+            caption = read(places["txt"]).decode()
+            others = json.loads(read(places["json"]))["captions"][1:] if "json" in places else []
+            (ext,) = places.keys() - {"txt", "json"}
+            yield IndexRow(key, *places[ext], zlib.crc32(read(places[ext])), caption, ext, tuple(others))
+
+
+def _features(folder: Path, manifest: Manifest, shards: set[str], index: bool) -> Iterator[str]:
+    """Open the set again, as if its broken shards had not been made yet."""
+    again = "delete the folder and run data_prep/encode.py again"
+    if index:
+        yield f"not mended: {folder / INDEX_NAME}: captions of features stand nowhere else; {again}"
+    elif shards:
+        details: dict[str, Any] = {name: value for name, value in manifest.details.items() if name != DIGESTS}
+        plan = Plan(manifest.kind, manifest.parents, details)
+        assembly = Assembly(folder, plan)
+        for entry, rows in zip(manifest.shards, read_rows(folder, manifest), strict=True):
+            if entry.name not in shards:
+                assembly.announce(ShardRecord(entry, rows))
+        write_json(folder / PROGRESS / PLAN_NAME, vars(plan))
+        (folder / MANIFEST_NAME).unlink()  # last: until then the set counts as finished
+        fsync_folder(folder)
+        yield (
+            f"{folder} is open again: run data_prep/encode.py with the options it was made with, and the shards "
+            f"{', '.join(sorted(shards))} are made, the others kept"
+        )
