@@ -72,7 +72,7 @@ def test_every_number_of_the_schema_is_there(workspace):
 def test_valid_codes_are_painted_and_read(workspace, monkeypatch):
     from seed_dist.models.language import SeedLanguageModel
 
-    def writes_images(model, captions, queries):
+    def writes_images(model, captions, queries, force_image=False):
         """Every second caption becomes a valid image."""
         start, end = [model.begin_image], [model.end_image]
         codes = [model.first_code + k % model.codes for k in range(queries)]
