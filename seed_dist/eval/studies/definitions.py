@@ -38,11 +38,13 @@ class Arm:
 CAUSAL = Arm("causal", "the system as published: queries read from left to right")
 BIDIRECTIONAL = Arm("bidirectional", "all queries read all queries", ("qformer.causal=false",))
 _FRESH = ("backbones.qformer=null", "causal_qformer_training.steps=200")
-CAUSAL_FRESH = Arm("causal_fresh", "as published, but stage 1 starts from random weights", _FRESH)
+_TOKENIZER: tuple[StageName, ...] = ("causal_qformer", "codebook")
+CAUSAL_FRESH = Arm("causal_fresh", "causal, stage 1 from random weights; no language model", _FRESH, _TOKENIZER)
 BIDIRECTIONAL_FRESH = Arm(
     "bidirectional_fresh",
-    "all queries read all queries, from random weights",
+    "bidirectional, stage 1 from random weights; no language model",
     (*_FRESH, "qformer.causal=false"),
+    _TOKENIZER,
 )
 PERMUTED = Arm(
     "permuted",
@@ -95,11 +97,13 @@ _CAPTION = tuple(
     Figure(f"caption.{word}", f"captions from codes: {says}", 3, f"caption.chance.{word}", f"caption.shuffled.{word}")
     for word, says in (("colour", "colour"), ("glyph", "glyph"), ("exact", "every word"))
 )
-_NATS = (
-    Figure("language.nats_per_image", "nats per image, given its caption", 2, "", "language.nats_per_image_shuffled"),
-    Figure(
-        "language.nats_per_caption", "nats per caption, given its codes", 2, "", "language.nats_per_caption_shuffled"
-    ),
+_NATS = tuple(
+    Figure(f"language.nats_per_{what}{suffix}", f"nats per {what}, given {words}", 2)
+    for what, own, others in (
+        ("image", "its caption", "another image's caption"),
+        ("caption", "its codes", "another image's codes"),
+    )
+    for suffix, words in (("", own), ("_shuffled", others))
 )
 _IMAGINED = (
     Figure("imagined.unforced.valid", "codes from captions: exactly one image, unforced"),
@@ -115,15 +119,12 @@ _REBUILT = (
     Figure("reconstruction.generation_cosine", "generation embedding, cosine", 3, "reconstruction.generation_baseline"),
     Figure("codebook.perplexity", "perplexity of the codes", 0),
 )
-_CAUSALITY = (
+_ENCODING = (
     Figure("mask.cosine", "embeddings with this mask and with the other, cosine"),
     Figure("mask.cosine_min", "the same at the position that differs most"),
     Figure("causality.max_violation", "largest change of an earlier embedding by later queries", 2),
     *_EMBEDDING,
     *_REBUILT,
-    *_NATS,
-    *_IMAGINED,
-    *_CAPTION,
 )
 _READERS = (("prefix", "by its decoder"), ("reader", "by a fitted reader"))
 KEPT = (1, 2, 4, 8, 12, 16)  # of 16 codes
@@ -133,13 +134,13 @@ STUDIES = (
         "causality",
         "Does a Q-Former whose queries read from left to right make better codes than one without that order?",
         (CAUSAL, BIDIRECTIONAL),
-        _CAUSALITY,
+        (*_ENCODING, *_NATS, *_IMAGINED, *_CAPTION),
     ),
     Study(
         "causality_fresh",
         "The same where stage 1 starts from random weights, so that the queries grow up with or without the order.",
         (CAUSAL_FRESH, BIDIRECTIONAL_FRESH),
-        _CAUSALITY,
+        _ENCODING,
     ),
     Study(
         "order",
@@ -166,6 +167,7 @@ STUDIES = (
                 "pictures.mse_of_mean",
                 "pictures.mse_shuffled",
             ),
+            Figure("pictures.mse_without_codes", "the same from its vectors before the codebook", 4),
             Figure(
                 "pictures.psnr_db",
                 "pictures from codes: PSNR, dB",

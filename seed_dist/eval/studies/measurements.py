@@ -98,7 +98,8 @@ def imagined(bench: Bench, arm: Arm, numbers: Numbers) -> None:
 def pictures(bench: Bench, arm: Arm, numbers: Numbers) -> None:
     """Pictures from codes: SEED's painted, the pixel tokenizer's decoded; what CLIP reads off them, and their pixels.
 
-    `_of_mean`: the training split's mean picture in the place of each; `_shuffled`: another picture's.
+    `_of_mean`: the training split's mean picture in the place of each; `_shuffled`: another picture's;
+    `_without_codes`: what the pixel tokenizer makes of its own vectors, which says whether the codes are the limit.
     """
     workspace, config = bench.workspace, bench.recipe.eval
     asked = bench.captions[: config.paint_samples]
@@ -117,6 +118,7 @@ def pictures(bench: Bench, arm: Arm, numbers: Numbers) -> None:
         **_distances(found, wanted, ""),
         **_distances(found.roll(1, 0), wanted, "_shuffled"),
         **_distances(mean.expand_as(wanted), wanted, "_of_mean"),
+        **(_distances(_without_codes(bench, wanted), wanted, "_without_codes") if arm.is_pixels else {}),
     }
 
 
@@ -165,12 +167,10 @@ def readings(bench: Bench, arm: Arm, numbers: Numbers) -> None:
         }
 
 
-_CAUSALITY: tuple[Measure, ...] = (
-    mask, left_to_right, retrievals, rebuilding, usage, costs, imagined, captions,
-)  # fmt: skip
+_ENCODING: tuple[Measure, ...] = (mask, left_to_right, retrievals, rebuilding, usage)
 MEASURES: dict[str, tuple[Measure, ...]] = {
-    "causality": _CAUSALITY,
-    "causality_fresh": _CAUSALITY,
+    "causality": (*_ENCODING, costs, imagined, captions),
+    "causality_fresh": _ENCODING,
     "order": (costs, imagined, captions),
     "pixels": (captions, costs, pictures, usage),
     "prefix": (prefixes, readings),
@@ -215,6 +215,13 @@ def _decoded(bench: Bench, count: int) -> list[Image.Image]:
     model = PixelTokenizer.from_pretrained(bench.workspace.export("codebook"))
     values = ((model.decode(bench.split.read("codes")[:count].long()) + 1) * 127.5).round().to(torch.uint8)
     return [Image.fromarray(np.ascontiguousarray(picture)) for picture in values.permute(0, 2, 3, 1).numpy()]
+
+
+@torch.no_grad()
+def _without_codes(bench: Bench, originals: Tensor) -> Tensor:
+    """Pictures [N, 3, 64, 64] in 0..1 through the pixel tokenizer's encoder and decoder alone, no code in between."""
+    model = PixelTokenizer.from_pretrained(bench.workspace.export("codebook"))
+    return (model.decode_vectors(model.encode_vectors(originals * 2 - 1)).clamp(-1, 1) + 1) / 2
 
 
 def _mean_picture(bench: Bench) -> Tensor:
