@@ -1,6 +1,6 @@
 """Nearest of 8192 codes for 8192 vectors of 32: ours, the usual torch formula, and faiss's flat index if installed.
 
-  python -m benchmarks.nearest_codes        (pip install -e '.[bench]' adds faiss)
+  python -m benchmarks.nearest_codes        (with faiss-cpu installed, faiss is measured too)
 
 Before timing, all answers are compared with float64.
 """
