@@ -23,7 +23,8 @@ from pathlib import Path
 
 import webdataset
 
-from benchmarks.rounds import hardware, interleaved, medians, save, times_faster
+from benchmarks.hardware import keep, load
+from benchmarks.rounds import interleaved, medians, times_faster
 from seed_dist.data.assembly import Assembly, Plan, ShardRecord, shard_name
 from seed_dist.data.image_shard import Sample, add_sample
 from seed_dist.data.reader import ImageShards
@@ -104,7 +105,7 @@ def main() -> None:
     has_mds = importlib.util.find_spec("streaming") is not None
     if has_mds:
         writers["mds_writer"] = lambda folder: mds_writer(folder, given)
-    machine = hardware(1, ["webdataset", *(["mosaicml-streaming"] if has_mds else [])])
+    load_before = load()
     processor_seconds: dict[str, list[float]] = {name: [] for name in writers}
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         check(Path(scratch, "check"), given[:100], has_mds)
@@ -124,11 +125,11 @@ def main() -> None:
 
         seconds = interleaved({name: arm(name) for name in writers}, args.rounds, between=clear)
     processor_seconds = {name: values[1:] for name, values in processor_seconds.items()}  # the first is not counted
-    save(
+    keep(
         "shard_writer",
         {
             "work": f"{PAIRS} pairs, {sum(len(image) for image, _ in given)} bytes of images, one process",
-            "hardware": machine,
+            "load_average_before": load_before,
             "rounds": args.rounds,
             "median_seconds": medians(seconds),
             "median_processor_seconds": medians(processor_seconds),
@@ -139,6 +140,7 @@ def main() -> None:
                 if name != "ours"
             },
         },
+        ["webdataset", *(["mosaicml-streaming"] if has_mds else [])],
     )
 
 

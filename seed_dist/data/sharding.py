@@ -223,6 +223,8 @@ def _make_shard(assembly: Assembly, leases: Leases, task: ShardTask) -> ShardRec
         record = assembly.finished(task.name, task.made_from)
         if record is not None:
             return record
+        if assembly.is_finished():  # and its records are gone; a process that comes late has made the folder again
+            return None
         if leases.was_taken_over(task.piece):
             assembly.discard_partials(task.name)
         try:

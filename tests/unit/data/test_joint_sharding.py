@@ -97,7 +97,9 @@ def test_processes_share_the_shards_without_overlap(tmp_path, start, unbroken):
     first = start("shard.sample_written:*:15:stop")
     wait_for(lambda: is_stopped(first))
     others = [start(), start()]
-    wait_for(lambda: len(list((tmp_path / "out" / ".progress").glob("shard-*.json"))) == PAIRS // SHARD - 1)
+    progress = tmp_path / "out" / ".progress"
+    wait_for(lambda: len(list(progress.glob("shard-*.json"))) == PAIRS // SHARD - 1)
+    wait_for(lambda: len(list(progress.glob("leases/process-*.0"))) == 3)  # nobody comes when all is done
     os.kill(first.pid, signal.SIGCONT)
     told = [ends(process) for process in (first, *others)]
     assert sorted(number for lines in told for number in made(lines)) == list(range(PAIRS // SHARD))
