@@ -3,8 +3,8 @@ SHELL := /bin/bash
 PYTHON ?=
 WORK ?= runs/demo
 DATA ?=
-# Pytest is stopped after so many seconds, so that `make test` ends within 15 minutes even when something hangs.
-TEST_SECONDS ?= 780
+# Pytest is stopped after so many seconds, so that `make test` ends within 30 minutes even when something hangs.
+TEST_SECONDS ?= 1500
 BIN := .venv/bin
 
 # Everything that is built or cached stays in this checkout: two copies never meet.
