@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from benchmarks.hardware import keep, load
 from benchmarks.rounds import interleaved, medians, peak_memory_bytes, print_peak_memory, times_faster
@@ -24,6 +23,8 @@ from seed_dist.config import QFormerConfig
 from seed_dist.models import attention
 from seed_dist.models.interop import to_published
 from seed_dist.models.qformer import VISION_NORM_EPS, CausalQFormer
+
+from transformers import Blip2QFormerConfig, Blip2QFormerModel  # isort: skip  # after seed_dist.models, whose guard it needs
 
 PATCHES, VISION_WIDTH = 257, 1408
 _TO_TRANSFORMERS = (
