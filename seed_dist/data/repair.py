@@ -11,12 +11,13 @@ import json
 import os
 import secrets
 import shutil
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from isal.isal_zlib import crc32
 
 from seed_dist.data.assembly import (
     MADE_FROM,
@@ -165,7 +166,7 @@ def _rows(shard: Path) -> Iterator[IndexRow]:
             caption = read(places["txt"]).decode()
             others = json.loads(read(places["json"]))["captions"][1:] if "json" in places else []
             (ext,) = places.keys() - {"txt", "json"}
-            yield IndexRow(key, *places[ext], zlib.crc32(read(places[ext])), caption, ext, tuple(others))
+            yield IndexRow(key, *places[ext], crc32(read(places[ext])), caption, ext, tuple(others))
 
 
 def _features(folder: Path, manifest: Manifest, shards: set[str], index: bool) -> Iterator[str]:

@@ -6,7 +6,6 @@ names the samples that are damaged, and that an index which does not fit its sha
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -16,6 +15,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from isal.isal_zlib import crc32
 
 from seed_dist.data.assembly import PROGRESS, REJECTS_NAME
 from seed_dist.data.filters import DELIBERATE
@@ -241,5 +241,5 @@ def _crc(file: IO[bytes], offset: int, size: int) -> int:
     file.seek(offset)
     checksum = 0
     while size and (chunk := file.read(min(size, _CHUNK_BYTES))):
-        checksum, size = zlib.crc32(chunk, checksum), size - len(chunk)
+        checksum, size = crc32(chunk, checksum), size - len(chunk)
     return checksum

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+from isal.isal_zlib import crc32
 
 from seed_dist.data.manifest import ShardEntry
 from seed_dist.fsio import atomic_file
@@ -81,7 +81,7 @@ class TarFile:
     def add(self, name: str, payload: bytes | memoryview) -> Place:
         """Append a member; `payload` is written as it is, and must not change before the archive is closed."""
         size = len(payload)
-        place = Place(self._position + tarfile.BLOCKSIZE, size, zlib.crc32(payload))
+        place = Place(self._position + tarfile.BLOCKSIZE, size, crc32(payload))
         padding = -size % tarfile.BLOCKSIZE
         self._parts += (tar_header(name, size), payload, _PADDING[:padding])
         self._position = place.offset + size + padding
