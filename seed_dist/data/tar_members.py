@@ -62,6 +62,8 @@ def _opened(headers: _Headers) -> tarfile.TarFile:
 
 def _next(tar: tarfile.TarFile, headers: _Headers) -> tarfile.TarInfo | None:
     headers.left_bytes = _HEADER_BYTES
+    if tar.offset == 0:  # empty: Python 3.10 would go on at byte -1
+        return None
     try:
         return tar.next()
     except Exception as error:  # as above
