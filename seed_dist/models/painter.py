@@ -27,10 +27,6 @@ class Painter(Protocol):
     default_steps: int
     default_guidance: float
 
-    @property
-    def weights_sha256(self) -> str:
-        """16 hex digits of the folder's weights and configuration."""
-
     def paint(
         self,
         embeddings: Tensor,
@@ -75,6 +71,14 @@ def require_shape(painter: Painter, shape: tuple[int, ...]) -> None:
             list(shape),
             "Name a painter for this tokenizer's generation embeddings (backbones.painter).",
         )
+
+
+def settings(painter: Painter, steps: int | None, guidance: float | None) -> tuple[int, float]:
+    """The caller's steps and guidance, or those of the painter's family."""
+    return (
+        painter.default_steps if steps is None else steps,
+        painter.default_guidance if guidance is None else guidance,
+    )
 
 
 @dataclass(frozen=True)

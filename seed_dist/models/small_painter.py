@@ -20,8 +20,8 @@ from diffusers.configuration_utils import register_to_config
 from PIL import Image
 from torch import Tensor, nn
 
-from seed_dist.assets import resolve, weights_sha256
-from seed_dist.models.painter import Block, blocks
+from seed_dist.assets import resolve
+from seed_dist.models.painter import Block, blocks, settings
 
 FOLD = 4  # pixels per side that become one position of the U-Net
 IMAGE_SIZE_PX = 64
@@ -126,10 +126,6 @@ class SmallPainter:
         self._scheduler_folder = resolve(reference, "painter") / "scheduler"
         self.embedding_shape: tuple[int, ...] = (int(self._model.projection.config.embedding_width),)
 
-    @property
-    def weights_sha256(self) -> str:
-        return weights_sha256(resolve(self.reference, "painter"))
-
     @torch.inference_mode()
     def paint(
         self,
@@ -140,13 +136,10 @@ class SmallPainter:
         negative: Tensor | None = None,
     ) -> list[Image.Image]:
         """CLIP image embeddings [B, E] -> B pictures of 64x64. Without `negative` the null condition is zero."""
+        steps, guidance = settings(self, steps, guidance)
         pictures: list[Image.Image] = []
         for block in blocks(embeddings, negative, seed, _BATCH):
-            folded = self._sample(
-                block,
-                self.default_steps if steps is None else steps,
-                self.default_guidance if guidance is None else guidance,
-            )
+            folded = self._sample(block, steps, guidance)
             pictures.extend(_to_pictures(unfold(folded)))
         return pictures
 

@@ -10,8 +10,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from seed_dist.assets import resolve, weights_sha256
-from seed_dist.models.painter import blocks, load_pipeline
+from seed_dist.models.painter import blocks, load_pipeline, settings
 
 _BATCH = 8
 
@@ -32,10 +31,6 @@ class StableDiffusionPainter:
         text = self._pipeline.text_encoder.config
         self.embedding_shape: tuple[int, ...] = (int(text.max_position_embeddings), int(text.hidden_size))
 
-    @property
-    def weights_sha256(self) -> str:
-        return weights_sha256(resolve(self.reference, "painter"))
-
     def paint(
         self,
         embeddings: Tensor,
@@ -48,6 +43,7 @@ class StableDiffusionPainter:
 
         Picture i is what the pipeline paints with `torch.Generator().manual_seed(seed * 1_000_003 + i)`.
         """
+        steps, guidance = settings(self, steps, guidance)
         pictures: list[Image.Image] = []
         for block in blocks(embeddings, negative, seed, _BATCH):
             given = self._like_weights(block.embeddings)
@@ -57,8 +53,8 @@ class StableDiffusionPainter:
             pictures += self._pipeline(
                 prompt_embeds=given,
                 negative_prompt_embeds=away,
-                num_inference_steps=self.default_steps if steps is None else steps,
-                guidance_scale=self.default_guidance if guidance is None else guidance,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
                 latents=self._like_weights(noise),
                 generator=block.generators,  # for schedulers that draw at every step
             ).images

@@ -14,8 +14,7 @@ from diffusers import StableUnCLIPImg2ImgPipeline
 from PIL import Image
 from torch import Tensor
 
-from seed_dist.assets import resolve, weights_sha256
-from seed_dist.models.painter import Block, blocks, load_pipeline
+from seed_dist.models.painter import Block, blocks, load_pipeline, settings
 
 _BATCH = 4
 
@@ -37,10 +36,6 @@ class StableUnclipPainter:
         )
         self.embedding_shape: tuple[int, ...] = (int(self._pipeline.image_normalizer.config.embedding_dim),)
 
-    @property
-    def weights_sha256(self) -> str:
-        return weights_sha256(resolve(self.reference, "painter"))
-
     @torch.inference_mode()
     def paint(
         self,
@@ -55,13 +50,10 @@ class StableUnclipPainter:
         Without `negative`, picture i is what diffusers' pipeline makes of the embedding, the empty text and
         `torch.Generator().manual_seed(seed * 1_000_003 + i)`.
         """
+        steps, guidance = settings(self, steps, guidance)
         pictures: list[Image.Image] = []
         for block in blocks(embeddings, negative, seed, _BATCH):
-            latents = self._sample(
-                block,
-                self.default_steps if steps is None else steps,
-                self.default_guidance if guidance is None else guidance,
-            )
+            latents = self._sample(block, steps, guidance)
             vae = self._pipeline.vae
             decoded = vae.decode(latents / vae.config.scaling_factor).sample
             pictures += self._pipeline.image_processor.postprocess(decoded, output_type="pil")
