@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seed_dist.data.index import DIGESTS, INDEX_NAME, IndexRow, read_rows, write_index, write_rows
-from seed_dist.data.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, write_manifest
+from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest, write_manifest
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.faults import fault_point
 from seed_dist.fsio import PARTIAL_SUFFIX, create_once, fsync_folder, write_json, write_text
@@ -290,8 +290,12 @@ def _index_row(fields: Any) -> IndexRow:
 
 
 def require_files(folder: Path, manifest: Manifest) -> None:
-    """DataError naming the first file of a finished set that is missing or whose size is not the manifest's."""
-    for entry in manifest.shards:
+    """DataError naming the first file of a finished set that is missing or whose size is not the manifest's.
+
+    Shards that lie elsewhere are looked at when they are read.
+    """
+    is_remote = (folder / REMOTE_NAME).is_file()
+    for entry in () if is_remote else manifest.shards:
         path = folder / entry.name
         found = path.stat().st_size if path.is_file() else None
         if found != entry.size_bytes:

@@ -11,6 +11,7 @@ from seed_dist.errors import DataError
 from seed_dist.fsio import fingerprint, write_json
 
 MANIFEST_NAME = "manifest.json"
+REMOTE_NAME = "remote.json"  # beside a manifest whose shards lie elsewhere, see seed_dist.data.remote
 QUARANTINED = "quarantined"  # under this name the details of features list the rows that hold none
 _FORMAT = 1
 _FIELDS = {"format", "kind", "samples", "shards", "parents", "details", "fingerprint"}

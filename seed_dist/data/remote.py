@@ -28,10 +28,9 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from seed_dist.data.byte_cache import ByteCache
 from seed_dist.data.index import Index
-from seed_dist.data.manifest import Manifest
+from seed_dist.data.manifest import REMOTE_NAME, Manifest
 from seed_dist.errors import DataError
 
-REMOTE_NAME = "remote.json"
 Rows = npt.NDArray[np.int64]
 
 _CACHE_FOLDER = "seed_dist_extents"

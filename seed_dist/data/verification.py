@@ -20,10 +20,11 @@ from isal.isal_zlib import crc32
 from seed_dist.data.assembly import PROGRESS, REJECTS_NAME
 from seed_dist.data.filters import DELIBERATE
 from seed_dist.data.index import INDEX_NAME, Index
-from seed_dist.data.manifest import MANIFEST_NAME, Manifest, ShardEntry, load_manifest
+from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest
 from seed_dist.data.pairs import readable
 from seed_dist.data.request import REQUEST_NAME
 from seed_dist.data.tar_members import DamagedTarError, tar_members
+from seed_dist.data.views import source_name
 from seed_dist.data.workers import run_tasks
 from seed_dist.errors import DataError
 from seed_dist.fsio import PARTIAL_SUFFIX, sha256_file
@@ -83,7 +84,8 @@ class ShardCheck:
 def verify(folder: Path, *, quick: bool = False, workers: int = 1, progress: Callable[[int], object]) -> list[Finding]:
     """All findings about a set, by file; none where it is intact. `quick` reads no shard, only what describes them.
 
-    `progress` is told the bytes of every shard that was checked. Raises DataError where the folder holds no set.
+    `progress` is told the bytes of every shard that was checked. Raises DataError where the folder holds no set,
+    or the shards are elsewhere.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder. Give the folder of a set: shards with a {MANIFEST_NAME}.")
@@ -93,6 +95,11 @@ def verify(folder: Path, *, quick: bool = False, workers: int = 1, progress: Cal
         if not (folder / MANIFEST_NAME).exists():
             raise
         return [Finding(MANIFEST, folder / MANIFEST_NAME, str(error), "With --repair all shards are made again.")]
+    if (folder / REMOTE_NAME).is_file():
+        raise DataError(
+            f"the shards of {folder} lie elsewhere, as its {REMOTE_NAME} says. Verify the set there; whatever reads it "
+            "here checks each sample."
+        )
     found = [*_files(folder, manifest), *_parents(folder, manifest), *_rejects(folder, manifest)]
     index, damaged = _index(folder, manifest)
     found += damaged
@@ -132,7 +139,8 @@ def _parents(folder: Path, manifest: Manifest) -> Iterator[Finding]:
         return
     work = folder.absolute().parents[2] if len(folder.absolute().parents) > 2 else folder
     for name, made_from in manifest.parents.items():
-        parent = work / "images" / folder.name if name == "images" else work / "features" / name / folder.name
+        features = work / "features" / source_name(name, folder.absolute().parent.name)
+        parent = (work / "images" if name == "images" else features) / folder.name
         if not (parent / MANIFEST_NAME).is_file():
             continue
         try:

@@ -12,3 +12,9 @@ VIEWED = ("patches", "image_embedding", "causal")  # the other targets are made 
 def view_name(target: str, view: int) -> str:
     """Name of the feature set of a view; that of view 0 is the target's."""
     return f"{target}.view{view}" if view and target in VIEWED else target
+
+
+def source_name(source: str, made: str) -> str:
+    """Name of the feature set from which the set named `made` comes: that of `source`, in the same view."""
+    _, dot, view = made.partition(".")
+    return f"{source}{dot}{view}"

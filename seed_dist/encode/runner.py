@@ -15,7 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from seed_dist.data.assembly import Reject
-from seed_dist.data.leases import STALE_AFTER_S, Lease
+from seed_dist.data.leases import STALE_AFTER_S, Lease, LeaseLostError
 from seed_dist.data.manifest import Manifest, load_manifest
 from seed_dist.data.progress import progress_bar
 from seed_dist.data.reader import FeatureShards, ImageShards
@@ -47,10 +47,6 @@ class EncodeOptions:
     stale_after_s: float = STALE_AFTER_S
 
 
-class _LeaseLostError(Exception):
-    """This process was silent for too long, and another makes the shard."""
-
-
 @dataclass(frozen=True)
 class _Claim:
     """A shard that is this process's to make, for the jobs whose leases it has."""
@@ -62,6 +58,10 @@ class _Claim:
 
     def is_held(self) -> bool:
         return all(lease.is_held() for lease in self.leases.values())
+
+    def require_held(self) -> None:
+        for lease in self.leases.values():
+            lease.require_held()
 
     def release(self) -> None:
         for lease in self.leases.values():
@@ -176,9 +176,8 @@ class _Worker:
                 opened = (open_feature_shard(job.folder / claim.name, job.details) for job in claim.leases)
                 shards = [files.enter_context(shard) for shard in opened]
                 self._fill(list(claim.leases), shards, batches)
-                if not claim.is_held():
-                    raise _LeaseLostError
-        except (_LeaseLostError, FileNotFoundError):
+                claim.require_held()
+        except (LeaseLostError, FileNotFoundError):
             if claim.is_held():
                 raise
             _LOG.warning("%s was taken over by another process: this one was silent for too long", claim.name)

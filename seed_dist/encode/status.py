@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
+from seed_dist.data.assembly import PLAN_NAME, PROGRESS
 from seed_dist.data.leases import Holding, Leases
 from seed_dist.data.manifest import MANIFEST_NAME, Manifest, load_manifest
+from seed_dist.data.views import source_name
 
 _WINDOW_S = 600.0  # the rate is that of the last ten minutes
 
@@ -24,7 +26,8 @@ class TargetStatus:
     shards: int
     samples_done: int
     shards_done: int
-    owners: tuple[Holding, ...]
+    owners: tuple[Holding, ...]  # of shards, and of the end of the work
+    leased: frozenset[str]  # shards that are being made
     quarantined: dict[str, int]
     rate: float | None
 
@@ -35,7 +38,7 @@ class TargetStatus:
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        leased = sum(not holding.is_stale for holding in self.owners)
+        leased = len(self.leased)
         left = self.shards - self.shards_done
         share = self.samples_done / self.samples if self.samples else 1.0
         yield (
@@ -66,16 +69,17 @@ def _status(work: Path, folder: Path) -> TargetStatus | None:
     if (folder / MANIFEST_NAME).exists():
         manifest = load_manifest(folder)
         count, rejected = len(manifest.shards), manifest.details.get("rejected", {})
-        return TargetStatus(folder, manifest.samples, count, manifest.samples, count, (), rejected, None)
-    progress = folder / ".progress"
+        return TargetStatus(folder, manifest.samples, count, manifest.samples, count, (), frozenset(), rejected, None)
+    progress = folder / PROGRESS
     try:
-        plan = json.loads((progress / "plan.json").read_bytes())
+        plan = json.loads((progress / PLAN_NAME).read_bytes())
     except FileNotFoundError:
         return None
     source = _source(work, folder, plan["details"]["source"])
     samples = {Path(entry.name).stem: entry.samples for entry in source.shards}
     done = {path.stem: path.stat().st_mtime for path in progress.glob("shard-*.json")}
     owners = Leases(progress / "leases").owners()
+    working = {Path(holding.name).stem for holding in owners if not holding.is_stale}
     return TargetStatus(
         folder,
         source.samples,
@@ -83,6 +87,7 @@ def _status(work: Path, folder: Path) -> TargetStatus | None:
         sum(samples[name] for name in done),
         len(done),
         tuple(owners),
+        frozenset(working & samples.keys() - done.keys()),
         _quarantined(progress),
         _rate({name: (when, samples[name]) for name, when in done.items()}, progress / "leases"),
     )
@@ -92,8 +97,7 @@ def _source(work: Path, folder: Path, source: str) -> Manifest:
     """The manifest of what the features are made from; of a view, the same view."""
     if source == "images":
         return load_manifest(work / "images" / folder.name)
-    view = folder.parent.name.partition(".")[2]
-    return load_manifest(work / "features" / ".".join(filter(None, (source, view))) / folder.name)
+    return load_manifest(work / "features" / source_name(source, folder.parent.name) / folder.name)
 
 
 def _quarantined(progress: Path) -> dict[str, int]:

@@ -7,6 +7,7 @@ from PIL import Image
 
 from seed_dist.data.reader import FeatureShards, ImageShards, PairedFeatures
 from seed_dist.data.sharding import ShardOptions, shard_source
+from seed_dist.data.verification import verify
 from seed_dist.data.views import view_name
 from seed_dist.dist.comm import LocalComm
 from seed_dist.encode.augmentation import Crop
@@ -106,6 +107,12 @@ def test_a_step_reads_the_views_asked_for(workspace):
     assert all((plain.read(ids)[target] == paired.read(ids)[target]).all() for target in read)
     assert plain.fingerprint != paired.fingerprint
     assert open_data(recipe, "codebook", work).val.views == 1
+
+
+def test_every_view_is_verified_against_the_view_it_was_made_from(workspace):
+    _, work = workspace
+    for name in ("causal", "causal.view2", "patches.view1"):
+        assert verify(work / "features" / name / "train", progress=lambda size: None) == []
 
 
 def test_views_of_another_seed_are_not_mixed(workspace, tmp_path):
