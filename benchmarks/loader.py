@@ -1,7 +1,8 @@
 """The feature loader beside webdataset, MosaicML streaming and a bare read: results/loader.json.
 
-    pip install -e '.[bench]'
-    python -m benchmarks.loader --work runs/bench
+    python -m benchmarks.loader --work runs/bench --rounds 5
+
+mosaicml-streaming asks for an older numpy than the pipeline (docs/benchmarks.md says how to install it beside).
 
 All deliver the same numbers as batches of 16-bit arrays, one element of every page is touched, everything is in the
 page cache, rounds are interleaved, and medians are told: by the clock, and by the processor time of all threads, which
@@ -61,7 +62,7 @@ def main() -> None:
         results[name] = compare(work, samples, batch, shapes, arguments.rounds) | {
             "first_batch_after_a_start": first_batches(work, samples, batch, list(shapes))
         }
-    keep("loader", results)
+    keep("loader", results, ["numpy", "webdataset", "mosaicml-streaming"])
 
 
 def compare(work: Path, samples: int, batch: int, shapes: dict[str, tuple[int, ...]], rounds: int) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
   python -m benchmarks.shard_writer
 
-MDSWriter takes part where mosaicml-streaming is installed. It asks for an older numpy than the pipeline: give it a
-virtual environment of its own, with webdataset, pyarrow and pillow.
+MDSWriter takes part where mosaicml-streaming is installed; docs/benchmarks.md says how.
 
 Ours is what data_prep/shard.py does behind the pictures' checks: tar members with CRC-32, SHA-256 per shard, flush to
 disk, rename, record, index and manifest. The others write their files and neither checksum nor flush them. Bytes come

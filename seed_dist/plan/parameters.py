@@ -7,7 +7,7 @@ from itertools import pairwise
 from seed_dist.config import CodebookConfig, LoraConfig, QFormerConfig
 from seed_dist.plan.backbones import LanguageModel, Tower
 
-_REVERSE_CROSS_EVERY = 2  # as models/tokenizer.py
+REVERSE_CROSS_EVERY = 2  # as models/tokenizer.py
 MLP_HEAD = (256, 128)
 MLP_HEAD_FLAT = 1024
 
@@ -71,7 +71,7 @@ def _head(c: CodebookConfig, q: QFormerConfig) -> int:
         sizes = mlp_head_sizes(q)
         squeeze = sum(linear(a, b, bias=False) for a, b in pairwise(sizes))
         return squeeze + linear(q.queries * sizes[-1], c.generation_width)
-    crossing = crossing_layers(c.head_layers, _REVERSE_CROSS_EVERY)
+    crossing = crossing_layers(c.head_layers, REVERSE_CROSS_EVERY)
     encoder = query_encoder(q.width, q.mlp_width, c.head_layers, crossing, q.width)
     return c.head_queries * q.width + encoder + linear(q.width, c.generation_width)
 

@@ -13,10 +13,9 @@ from seed_dist.config import CodebookConfig, LoraConfig, QFormerConfig
 from seed_dist.plan import flops
 from seed_dist.plan.backbones import LanguageModel, Tower
 from seed_dist.plan.flops import Flops, add, attention, linear
-from seed_dist.plan.parameters import mlp_head_sizes
+from seed_dist.plan.parameters import REVERSE_CROSS_EVERY, mlp_head_sizes
 
 _CODE_GROUP = 128  # models/nearest.py fills the codebook up to a multiple of it
-_REVERSE_CROSS_EVERY = 2
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def _head(c: CodebookConfig, q: QFormerConfig, batch: int) -> Flops:
 def reverse_queries(c: CodebookConfig, q: QFormerConfig) -> Queries:
     """The Reverse Q-Former, which reads the decoded embeddings and passes a gradient on to them."""
     return Queries(
-        c.head_queries, q.width, c.head_layers, c.decoder_heads, q.mlp_width, _REVERSE_CROSS_EVERY,
+        c.head_queries, q.width, c.head_layers, c.decoder_heads, q.mlp_width, REVERSE_CROSS_EVERY,
         (q.queries, q.width), memory_needs_gradient=True, last_only=False, shared=q.dropout == 0,
     )  # fmt: skip
 

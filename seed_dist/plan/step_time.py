@@ -24,12 +24,12 @@ class StepTime:
 
     @property
     def limited_by(self) -> tuple[str, str]:
-        """What lasts longest at the fast and at the slow end."""
-        return tuple(self._longest(compute) for compute in self.compute_s)  # type: ignore[return-value]
-
-    def _longest(self, compute_s: float) -> str:
-        lasting = {"compute": compute_s, "network": self.network_s, "storage": self.read_s}
-        return max(lasting, key=lambda name: lasting[name])
+        """What the step waits for at the fast and at the slow end, where the network comes on top of computing."""
+        fast, slow = self.compute_s
+        together = "compute" if slow >= self.network_s else "network"
+        lasting = {"compute": fast, "network": self.network_s, "storage": self.read_s}
+        at_the_slow_end = "storage" if self.read_s > slow + self.network_s else together
+        return max(lasting, key=lambda name: lasting[name]), at_the_slow_end
 
 
 def step_time(flops: float, peak_flops: float, share: Range, network_s: float, read_s: float) -> StepTime:

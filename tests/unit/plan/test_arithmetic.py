@@ -10,7 +10,7 @@ from seed_dist.dist.ds_config import DS_CONFIGS
 from seed_dist.plan import network
 from seed_dist.plan.intervals import daly, lost_share, requeues, young
 from seed_dist.plan.memory import states
-from seed_dist.plan.step_time import step_time
+from seed_dist.plan.step_time import StepTime, step_time
 
 
 def test_zero2_moves_three_times_the_weights_as_configured_here() -> None:
@@ -52,6 +52,8 @@ def test_a_step_waits_for_the_slowest() -> None:
     assert step.seconds == (15, 35)
     assert step.limited_by == ("network", "compute")
     assert step_time(100, 10, (0.5, 1.0), 0, 50).seconds == (50, 50)
+    assert StepTime((1, 5), network_s=5, read_s=6).seconds == (6, 10)
+    assert StepTime((1, 5), network_s=5, read_s=6).limited_by == ("storage", "compute")
 
 
 def test_memory_falls_with_ranks() -> None:
