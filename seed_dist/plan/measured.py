@@ -30,7 +30,6 @@ class MeasuredRun:
     world_size: int
     step_s: tuple[float, ...]
     wait_s: float
-    save_s: float | None
     checkpoint_bytes: int | None
 
     @property
@@ -77,7 +76,6 @@ def read_run(folder: Path) -> MeasuredRun:
             f"{folder / JOURNAL} has {len(steps)} logged steps after the first {_WARM_UP_STEPS} of each attempt, but "
             f"{_ENOUGH_STEPS} are needed. Train more steps, or log more often (--set {stage}_training.log_every=1)."
         )
-    saves = [float(record["seconds"]) for record in journal if record["event"] == "checkpoint"]
     checkpoints = sorted(path for path in (folder / _CHECKPOINTS).glob("step_*") if (path / _MANIFEST).is_file())
     return MeasuredRun(
         folder=folder,
@@ -86,7 +84,6 @@ def read_run(folder: Path) -> MeasuredRun:
         world_size=int(starts[-1]["world_size"]) if starts else int(record["world_size"]),
         step_s=tuple(float(step["step_s"]) for step in steps),
         wait_s=statistics.median(float(step["data_wait_s"]) for step in steps),
-        save_s=statistics.median(saves) if saves else None,
         checkpoint_bytes=_size(checkpoints[-1]) if checkpoints else None,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seed_dist.config import Recipe
+from seed_dist.config import Recipe, TrainConfig
 from seed_dist.data.manifest import Manifest
 from seed_dist.data.progress import progress_bar
 from seed_dist.data.reader import ImageShards
@@ -26,6 +25,7 @@ from seed_dist.models.model_files import module_fingerprint
 from seed_dist.models.pixel_tokenizer import CODES, PixelTokenizer, as_tensor
 from seed_dist.order import SampleOrder, block_samples
 from seed_dist.pixels import DECODING
+from seed_dist.train.schedule import learning_rate
 
 BATCH = 64
 LEARNING_RATE, WARMUP_STEPS, CLIP_NORM = 1.0e-3, 50, 1.0
@@ -40,13 +40,14 @@ def train_pixels(recipe: Recipe, work: Path, steps: int, export: Path) -> None:
     torch.manual_seed(recipe.seed)
     model = PixelTokenizer(recipe.codebook)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    schedule = TrainConfig(steps=steps, global_batch=BATCH, lr=LEARNING_RATE, warmup_steps=WARMUP_STEPS)
     first_with_codes = max(1, round(_WITHOUT_CODES * steps))
     with progress_bar(steps, 0, "training the pixel tokenizer", "steps") as bar:
         for step in range(steps):
             if step == first_with_codes:
                 model.quantizer.initialise_from(_vectors(model, pictures), recipe.seed)
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * _share(step, steps)
+                group["lr"] = learning_rate(schedule, step)
             loss = _step_loss(model, pictures.batch(step), step >= first_with_codes)
             optimizer.zero_grad()
             loss.backward()
@@ -95,13 +96,6 @@ def _revive(model: PixelTokenizer, pictures: Tensor, seed: int) -> None:
     after = model.config.revive_after_steps
     if after and bool((model.quantizer.usage_statistics.idle >= after).any()):
         model.quantizer.revive(model.encode_vectors(pictures).flatten(0, 1), seed)
-
-
-def _share(step: int, steps: int) -> float:
-    """Of the learning rate: linear warm-up, then a cosine to zero."""
-    if step < WARMUP_STEPS:
-        return (step + 1) / WARMUP_STEPS
-    return 0.5 * (1 + math.cos(math.pi * (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS)))
 
 
 class PixelCodeEncoder:
