@@ -16,12 +16,20 @@ from typing import IO
 from seed_dist.data.codec import check_image
 from seed_dist.data.image_shard import MAX_IMAGE_BYTES
 from seed_dist.data.pairs import IMAGE_SUFFIXES, MAX_CAPTION_BYTES, readable
+from seed_dist.data.table_source import Columns
 from seed_dist.data.tar_members import DamagedTarError, Member, tar_members
+from seed_dist.data.tar_source import MAX_JSON_BYTES, first_dot, tar_pairs
 from seed_dist.pixels import UnusableImageError
 
 _CAPTIONS = frozenset({".txt", ".json"})
 _PICKLES = frozenset({".pyd", ".pickle", ".pkl", ".pth", ".pt"})
-_MOST_JSON_BYTES = 1 << 20
+# Problems of tar_pairs that are of the joining, and what they are called here.
+_JOINING = {
+    "missing_image": "missing_image",
+    "missing_caption": "missing_caption",
+    "malformed_json": "malformed_json",
+    "duplicate_name": "several_images",
+}
 _SHOWN = 3
 
 # Kind of finding -> what it means for the reader.
@@ -35,11 +43,12 @@ MEANINGS = {
     "not_adjacent": "a key that comes back after others: webdataset makes two samples of it; here they are joined",
     "missing_image": "a caption without picture: left out here; webdataset hands on a sample without it",
     "missing_caption": "a picture without caption: left out here; webdataset hands on a sample without it",
+    "malformed_json": "a .json that cannot be read: its picture is left out here",
     "several_images": "more than one picture of a name: the first is taken here",
     "caption_not_utf8": "left out here; webdataset's decoder stops with an error",
     "empty_caption": "left out here",
     "empty_member": "a file of no bytes",
-    "too_large": "a picture above 256 MiB or a caption above 64 KiB: left out here",
+    "too_large": "a picture above 256 MiB, a .txt above 64 KiB or a .json above 1 MiB: left out here",
     "no_ending": "webdataset skips names without a dot",
     "hidden_member": "its name begins with a dot: left out here; webdataset takes it for a sample without key",
     "unreadable_image": "a picture that cannot be decoded: left out here; webdataset's decoder stops with an error",
@@ -75,18 +84,9 @@ class Report:
             yield f"  {'':<18} {'':>8}  {', '.join(self.first[kind])}{', ...' if count > _SHOWN else ''}"
 
 
-@dataclass
-class _Sample:
-    """What a tar holds under one name."""
-
-    images: int = 0
-    captions: int = 0
-
-
 def lint_tar(path: Path, report: Report, *, decode: bool = False) -> None:
     """Add what one tar holds to `report`; with `decode` every picture is decoded to its last pixel."""
     report.tars += 1
-    samples: dict[str, _Sample] = {}
     names: set[str] = set()
     keys: set[str] = set()  # as webdataset has them
     last = None
@@ -97,20 +97,20 @@ def lint_tar(path: Path, report: Report, *, decode: bool = False) -> None:
                 shown = f"{path.name}/{readable(member.name)}"
                 for kind in _of_name(member, names):
                     report.add(kind, shown)
-                key = _webdataset_key(member.name)
+                key = first_dot(member.name)
                 if key != last and key in keys:
                     report.add("not_adjacent", shown)
                 keys.add(key)
                 last = key
                 if not _is_closed(member):
-                    _take(member, file, samples, report, shown)
+                    _take(member, file, report, shown)
                     if decode and _suffix(member.name) in IMAGE_SUFFIXES:
                         _decode(member, file, report, shown)
     except DamagedTarError as error:
         report.add("damaged_tar", f"{path.name} ({error})")
     except OSError as error:
         report.add("damaged_tar", f"{path.name} (it cannot be read: {error.strerror})")
-    _partners(path, samples, report)
+    _join(path, report)
 
 
 def _of_name(member: Member, names: set[str]) -> Iterator[str]:
@@ -139,20 +139,17 @@ def _is_closed(member: Member) -> bool:
     return member.fault is not None or hidden or _suffix(member.name) not in IMAGE_SUFFIXES | _CAPTIONS
 
 
-def _take(member: Member, file: IO[bytes], samples: dict[str, _Sample], report: Report, shown: str) -> None:
-    sample = samples.setdefault(os.path.splitext(member.name)[0], _Sample())  # noqa: PTH122
+def _take(member: Member, file: IO[bytes], report: Report, shown: str) -> None:
     if member.size == 0:
         report.add("empty_member", shown)
     if _suffix(member.name) in IMAGE_SUFFIXES:
-        sample.images += 1
         report.image_bytes += member.size
         report.largest_bytes = max(report.largest_bytes, member.size)
         if member.size > MAX_IMAGE_BYTES:
             report.add("too_large", shown)
         return
-    sample.captions += 1
     is_text = _suffix(member.name) == ".txt"
-    if member.size > (MAX_CAPTION_BYTES if is_text else _MOST_JSON_BYTES):
+    if member.size > (MAX_CAPTION_BYTES if is_text else MAX_JSON_BYTES):
         report.add("too_large", shown)
         return
     file.seek(member.offset)
@@ -174,24 +171,14 @@ def _decode(member: Member, file: IO[bytes], report: Report, shown: str) -> None
         report.add("unreadable_image", f"{shown} ({error})")
 
 
-def _partners(path: Path, samples: dict[str, _Sample], report: Report) -> None:
-    for name, sample in samples.items():
-        shown = f"{path.name}/{readable(name)}"
-        if not sample.images:
-            report.add("missing_image", shown)
-        elif not sample.captions:
-            report.add("missing_caption", shown)
-        else:
+def _join(path: Path, report: Report) -> None:
+    """How data_prep/shard.py joins the members; what it says of single ones is found by their headers."""
+    for pair in tar_pairs(path, Columns()):
+        if pair.problem is None:
             report.pairs += 1
-        if sample.images > 1:
-            report.add("several_images", shown)
+        elif (kind := _JOINING.get(pair.problem[0])) is not None:
+            report.add(kind, pair.name)
 
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122
-
-
-def _webdataset_key(name: str) -> str:
-    """Folder and name up to the first dot, as webdataset.tariterators.base_plus_ext splits it."""
-    folder, slash, base = name.rpartition("/")
-    return f"{folder}{slash}{base.partition('.')[0]}"

@@ -21,7 +21,7 @@ from seed_dist.data.table_source import CAPTION_COLUMNS, Columns, caption_bytes,
 from seed_dist.data.tar_members import DamagedTarError, Member, tar_members
 
 _READ = frozenset({*IMAGE_SUFFIXES, ".txt", ".json"})
-_MAX_JSON_BYTES = 1 << 20
+MAX_JSON_BYTES = 1 << 20
 _NO_CAPTION = ("missing_caption", "no .txt, and no .json with a caption, of that name in the tar")
 Problem = tuple[str, str]
 
@@ -41,7 +41,7 @@ def tar_pairs(path: Path, columns: Columns) -> Iterator[Pair]:
     name = readable(path.name)
     samples: dict[tuple[str, int], _Sample] = {}
     refused, damage = _collect(path, samples)
-    lent = {_first_dot(key) for (key, _), sample in samples.items() if sample.images and key != _first_dot(key)}
+    lent = {first_dot(key) for (key, _), sample in samples.items() if sample.images and key != first_dot(key)}
     for (key, turn), sample in samples.items():
         if sample.images:
             yield from _pairs(path, f"{name}/{_shown(key, turn)}", _with_text(samples, key, sample), columns)
@@ -83,7 +83,7 @@ def _take(sample: _Sample, suffix: str, member: Member, file: IO[bytes]) -> None
     if suffix in IMAGE_SUFFIXES:
         sample.images.append(member)
         return
-    limit = MAX_CAPTION_BYTES + 1 if suffix == ".txt" else _MAX_JSON_BYTES
+    limit = MAX_CAPTION_BYTES + 1 if suffix == ".txt" else MAX_JSON_BYTES
     file.seek(member.offset)
     data = file.read(min(member.size, limit))
     if suffix == ".txt":
@@ -100,12 +100,13 @@ def _take(sample: _Sample, suffix: str, member: Member, file: IO[bytes]) -> None
 
 def _with_text(samples: dict[tuple[str, int], _Sample], key: str, sample: _Sample) -> _Sample:
     """The sample; an image without caption takes that of webdataset's key, which ends at the first dot."""
-    if sample.text is None and not sample.cells and (lender := samples.get((_first_dot(key), 1))) is not None:
+    if sample.text is None and not sample.cells and (lender := samples.get((first_dot(key), 1))) is not None:
         return _Sample(sample.images, lender.text, lender.cells, lender.problem)
     return sample
 
 
-def _first_dot(key: str) -> str:
+def first_dot(key: str) -> str:
+    """Folder and name up to the first dot: webdataset's key (its tariterators.base_plus_ext)."""
     folder, slash, base = key.rpartition("/")
     return f"{folder}{slash}{base.partition('.')[0]}"
 

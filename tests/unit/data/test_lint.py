@@ -45,6 +45,7 @@ CASES = {
     "not_adjacent": [("a.jpg", JPG), ("b.jpg", JPG), ("b.txt", b"b"), ("a.txt", b"a")],
     "missing_image": [*PAIR, ("b.txt", b"b")],
     "missing_caption": [*PAIR, ("b.jpg", JPG)],
+    "malformed_json": [*PAIR, ("b.jpg", JPG), ("b.json", b"{")],
     "several_images": [*PAIR, ("a.png", picture(1))],
     "caption_not_utf8": [("a.jpg", JPG), ("a.txt", b"caf\xe9")],
     "empty_caption": [("a.jpg", JPG), ("a.txt", b" \n")],
@@ -67,8 +68,25 @@ def test_each_finding(tmp_path, kind):
         path.write_bytes(path.read_bytes()[:1024])
     found = findings(path, decode=True)
     assert found.pop(kind) == (2 if kind == "dot_in_key" else 1)
-    also = {"damaged_tar": {"missing_caption"}, "duplicate_name": set(), "unsafe_member": set()}
+    # The caption that comes again is a sample of its own to data_prep/shard.py, which has no picture.
+    also = {"damaged_tar": {"missing_caption"}, "duplicate_name": {"missing_image"}, "unsafe_member": set()}
     assert found.keys() <= also.get(kind, set()), found
+
+
+@pytest.mark.parametrize(
+    ("members", "pairs"),
+    [
+        ([*PAIR, *PAIR], 2),  # a name that comes again is another sample
+        ([("p.orig.jpg", JPG), ("p.txt", b"lent to webdataset's key")], 1),
+        ([("q.jpg", JPG), ("q.json", b'{"width": 1}')], 0),
+    ],
+)
+def test_pairs_are_those_that_are_sharded(tmp_path, members, pairs):
+    (tmp_path / "source").mkdir()
+    path, report = pack(tmp_path / "source" / "x.tar", [*members, ("z.jpg", JPG), ("z.txt", b"z")]), Report()
+    lint_tar(path, report)
+    made = shard_source(path, tmp_path / "out", ShardOptions(workers=1, max_reject_fraction=1.0)).manifest
+    assert report.pairs == made.samples == pairs + 1
 
 
 @pytest.mark.parametrize("kind", ["not_adjacent", "dot_in_key", "duplicate_name", "missing_caption"])
