@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 
 from seed_dist.errors import ConfigError
 from seed_dist.fsio import fingerprint
+from seed_dist.mixture import DataConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 STAGES = ("causal_qformer", "codebook", "lora")
@@ -182,6 +183,7 @@ class Recipe:
     engine: EngineConfig
     eval: EvalConfig
     views: Count = 1  # of each training image, among which the tokenizer stages draw; data_prep/encode.py makes them
+    data: DataConfig = DataConfig()
 
     def training(self, stage: StageName) -> TrainConfig:
         trainings = (self.causal_qformer_training, self.codebook_training, self.lora_training)
@@ -191,7 +193,11 @@ class Recipe:
         return dataclasses.asdict(self)
 
     def fingerprint(self) -> str:
-        return fingerprint(self.as_dict())
+        """16 hex digits; a recipe that mixes nothing keeps those that it had before there were mixtures."""
+        values = self.as_dict()
+        if self.data == DataConfig():
+            del values["data"]
+        return fingerprint(values)
 
 
 class _Loader(yaml.SafeLoader):
@@ -273,9 +279,12 @@ def _describe(detail: Any, origin: str) -> str:
 def _known_options(sections: Sequence[Any]) -> str:
     owner: Any = Recipe
     for section in sections:
-        types = {field.name: field.type for field in dataclasses.fields(owner)}
-        owner = globals().get(str(types.get(section)), None)
-        if owner is None:
+        if isinstance(section, int):  # a place in a list, whose class is known already
+            continue
+        types = get_type_hints(owner)
+        element = get_args(types.get(section))[:1] or (types.get(section),)
+        owner = element[0]
+        if not dataclasses.is_dataclass(owner):
             return "remove it"
     return f"known here: {', '.join(field.name for field in dataclasses.fields(owner))}"
 
@@ -308,4 +317,4 @@ def _cross_checks(recipe: Recipe) -> list[str]:
             problems.append(
                 f"{stage}_training.warmup_steps {training.warmup_steps} must be below steps {training.steps}"
             )
-    return problems
+    return problems + recipe.data.problems()

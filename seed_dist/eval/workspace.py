@@ -21,6 +21,7 @@ from seed_dist.data.manifest import MANIFEST_NAME
 from seed_dist.data.reader import ImageShards, PairedFeatures, Rows
 from seed_dist.dist.precision import dtype_of, precision_on
 from seed_dist.errors import DataError
+from seed_dist.mixture import CYCLE
 from seed_dist.models.captions import CaptionTokenizer, clean_caption
 from seed_dist.models.painter import Painter, load_painter
 from seed_dist.models.pretrained import SeedTokenizer
@@ -145,14 +146,17 @@ class Workspace:
         return counts
 
     def mean_of(self, target: str) -> Tensor:
-        """Mean sample of a feature set over evenly spaced samples of the training split, in float64."""
+        """Mean sample of a feature set over evenly spaced training samples, in float64."""
         return self.some_training_samples(target).double().mean(0)
 
     def some_training_samples(self, target: str) -> Tensor:
-        """Features of evenly spaced samples of the training split."""
-        train = Split(self, "train")
-        rows = np.unique(np.linspace(0, len(train) - 1, min(_MEAN_SAMPLES, len(train))).astype(np.int64))
-        return train.read(target, rows)
+        """Features of evenly spaced samples of the training split; of each split of a mixture as many as its share."""
+        found = []
+        for name, count in self.recipe.data.counts.items():
+            split = Split(self, name)
+            wanted = min(-(-_MEAN_SAMPLES * count // CYCLE), len(split))
+            found.append(split.read(target, np.unique(np.linspace(0, len(split) - 1, wanted).astype(np.int64))))
+        return torch.cat(found)
 
 
 def _count(model: nn.Module) -> int:

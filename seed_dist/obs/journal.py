@@ -1,6 +1,7 @@
 """The journal: one JSON object per line, only ever appended to. The source of truth for curves, MLflow and the report.
 
     {"event": "start",      "step": 400, "world_size": 2, "time_s": ...}     an attempt begins after that many steps
+    {"event": "data",       "step": 400, "splits": {"train": {"samples": 20000, "share": 1.0, "passes": 6.4}}}
     {"event": "step",       "step": 401, "loss": 2.31, "lr": 0.001, "grad_norm": 0.8, "step_s": 0.1, ...}
     {"event": "validation", "step": 500, "i2t_r1": 0.41, ...}
     {"event": "checkpoint", "step": 500, "path": "step_00000500", "seconds": 0.2}

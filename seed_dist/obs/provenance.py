@@ -73,6 +73,8 @@ def stage_identity(recipe: Recipe, stage: StageName, parents: dict[str, str]) ->
     for option, value in dataclasses.asdict(recipe.training(stage)).items():
         if option not in _FREE_OPTIONS:
             identity[f"{stage}_training.{option}"] = value
+    if len(recipe.data.mixture) > 1:
+        identity["data.mixture"] = recipe.data.counts
     identity |= {f"parents.{name}": value for name, value in parents.items()}
     return json.loads(json.dumps(identity))  # tuples become lists, as in the file
 

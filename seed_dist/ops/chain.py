@@ -47,17 +47,20 @@ class Chain:
         return USER_SPLITS if self.data else GLYPH_SPLITS
 
     def steps(self, recipe: Recipe) -> list[Step]:
-        """The commands in order; each is restartable and does nothing when its output is complete."""
+        """The commands in order; each is restartable and does nothing when its output is complete.
+
+        Further splits of the recipe's mixture are encoded too; their images must be in the workspace already.
+        """
         target = recipe.codebook.generation_target
-        images = self._encode("encode_images", ("patches", target))
+        encoded = tuple(dict.fromkeys((*self.splits, *recipe.data.counts)))
         return [
             *([] if self.data else [self._scenes(recipe.seed)]),
             *(self._shard(split) for split in self.splits),
-            images,
+            self._encode("encode_images", ("patches", target), encoded),
             self._train("causal_qformer"),
-            self._encode("encode_causal", ("causal",)),
+            self._encode("encode_causal", ("causal",), encoded),
             self._train("codebook"),
-            self._encode("encode_codes", ("codes",)),
+            self._encode("encode_codes", ("codes",), encoded),
             self._train("lora"),
             self._step("eval", (sys.executable, "-m", "seed_dist.eval"), self._common()),
         ]
@@ -81,8 +84,8 @@ class Chain:
             tail += ["--hash-range", str(low), str(high)]
         return self._step(f"shard_{split}", (sys.executable, str(ROOT / "data_prep" / "shard.py")), tail)
 
-    def _encode(self, name: str, targets: Sequence[str]) -> Step:
-        which = [*(w for t in targets for w in ("--target", t)), *(w for s in self.splits for w in ("--split", s))]
+    def _encode(self, name: str, targets: Sequence[str], splits: Sequence[str]) -> Step:
+        which = [*(w for t in targets for w in ("--target", t)), *(w for s in splits for w in ("--split", s))]
         return self._step(name, (sys.executable, str(ROOT / "data_prep" / "encode.py")), [*self._common(), *which])
 
     def _train(self, stage: str) -> Step:

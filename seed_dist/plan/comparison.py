@@ -48,8 +48,8 @@ def measured_shares(folders: Sequence[Path], cluster: Cluster) -> dict[str, Rang
 def compare(run: MeasuredRun, request: Request) -> list[Row]:
     """Plan and reality of the run's stage. What the run left no trace of has no row."""
     found = run.feature_sets(stage_targets(request.recipe, run.stage))
-    samples = max((count for count, _ in found.values()), default=request.pairs)
-    request = replace(request, pairs=samples)
+    samples = {split: count for (_, split), (count, _) in found.items()}
+    request = replace(request, pairs=sum(samples.values()) or request.pairs)
     plan = make_plan(request)
     stage, backbones = plan.stages[0], checked_backbones(request)
     sets = features(request.recipe, backbones.image, backbones.generation, request.feature_dtype)
@@ -58,9 +58,9 @@ def compare(run: MeasuredRun, request: Request) -> list[Row]:
         Row("step", "s", stage.step_s, run.median_step_s),
         Row("samples", "samples/s", stage.samples_per_s, batch / run.median_step_s),
     ]
-    for target, (count, size) in found.items():
+    for (target, split), (count, size) in found.items():
         planned = float(sets[target].set_bytes(count, SHARD_SAMPLES))
-        rows.append(Row(f"features {target}, train", "B", (planned, planned), size))
+        rows.append(Row(f"features {target}, {split}", "B", (planned, planned), size))
     if run.checkpoint_bytes is not None:
         planned = float(stage.checkpoints.bytes)
         rows.append(Row("checkpoint", "B", (planned, planned), run.checkpoint_bytes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from collections.abc import Iterable
@@ -42,15 +43,15 @@ class MeasuredRun:
         tenths = statistics.quantiles(self.step_s, n=10)
         return tenths[0], tenths[-1]
 
-    def feature_sets(self, targets: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """Samples and bytes on disk of the training features of a workspace, for those that are there."""
+    def feature_sets(self, targets: Iterable[str]) -> dict[tuple[str, str], tuple[int, int]]:
+        """Samples and bytes on disk of the training features, by target and split, for those that are there."""
         found = {}
-        for target in targets:
-            path = self.folder.parent / "features" / target / "train" / _MANIFEST
+        for target, split in itertools.product(targets, self.recipe.data.counts):
+            path = self.folder.parent / "features" / target / split / _MANIFEST
             if path.is_file():
                 manifest = json.loads(path.read_text())
                 size = sum(entry["size_bytes"] for entry in manifest["shards"])
-                found[target] = (int(manifest["samples"]), size)
+                found[target, split] = (int(manifest["samples"]), size)
         return found
 
     @property

@@ -76,14 +76,17 @@ def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
         on_main(comm, lambda: record_run(folder, recipe, request.identity, comm.size))
         journal = Journal(folder / JOURNAL if comm.rank == 0 else None)
         journal.write("start", state.step, world_size=comm.size, source=str(start.path) if start else None, **attempt())
+        journal.write("data", state.step, splits=data.composition(training))
         _LOG.info("%s: %s", request.stage, _describe(request, state, start, engine))
+        for split, part in data.composition(training).items() if len(data.parts) > 1 else ():
+            _LOG.info("  %s: %d samples, share %.4g, %.3g passes", split, *part.values())
         last_step = min(request.last_step, training.steps)
         order_seed = derived_seed(recipe.seed, "order", data.train.fingerprint)
         run = Run(
             stage=stage,
             engine=engine,
             training=training,
-            order=order_of(data.train, order_seed, training, comm.rank, comm.size),
+            order=order_of(data, order_seed, training, comm.rank, comm.size),
             state=state,
             checkpoints=folder / CHECKPOINTS,
             journal=journal,

@@ -32,7 +32,7 @@ class CausalQFormerStage(Stage):
         super().__init__(recipe, data, comm)
         self.tokenizer = CaptionTokenizer(recipe.backbones.text_tokenizer, recipe.qformer.max_text_tokens)
         _check(recipe, data, len(self.tokenizer))
-        unknown = self.tokenizer.unknown_share(data.train.captions[:CAPTIONS_LOOKED_AT])
+        unknown = self.tokenizer.unknown_share(data.some_captions(CAPTIONS_LOOKED_AT))
         warn_of_unknown_words(unknown, recipe.backbones.text_tokenizer, comm)
         self.qformer = CausalQFormer(recipe.qformer)
         self._gather = comm.gather_with_gradient if recipe.qformer.gather_with_gradient else comm.gather

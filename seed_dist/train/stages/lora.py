@@ -40,7 +40,7 @@ class LoraStage(Stage):
         language, codebook = recipe.backbones.language_model, coder.quantizer.code_vectors()
         self.model = SeedLanguageModel(language, recipe.codebook.size, recipe.lora, codebook, dtype=dtype)
         _check_positions(recipe, self.model)
-        unknown = unknown_share(self.model.tokenizer, data.train.captions[:CAPTIONS_LOOKED_AT])
+        unknown = unknown_share(self.model.tokenizer, data.some_captions(CAPTIONS_LOOKED_AT))
         warn_of_unknown_words(unknown, language, comm)
 
     @property

@@ -23,7 +23,7 @@ def test_the_steps_are_those_of_the_order_and_their_memory_comes_back(tmp_path: 
     comm: Any = SimpleNamespace(rank=1, size=2, device=torch.device("cpu"))
     stage = build_stage(recipe, "codebook", tmp_path, data, comm)
     training = recipe.codebook_training
-    order = order_of(data.train, 5, training, comm.rank, comm.size)
+    order = order_of(data, 5, training, comm.rank, comm.size)
     run: Any = SimpleNamespace(
         stage=stage, order=order, training=training, state=TrainState(step=3), engine=SimpleNamespace(comm=comm)
     )
