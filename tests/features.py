@@ -66,13 +66,13 @@ TINY = (
 )  # fmt: skip
 
 
-def tiny_workspace(work: Path, samples: int = 40) -> tuple[str, ...]:
-    """Features of all stages in WORK for train and val, and stage 1's and 2's untrained exports; the value is the
-    overrides of the recipe `glyphs` that fit them."""
+def tiny_workspace(work: Path, samples: int = 40, **more_splits: int) -> tuple[str, ...]:
+    """Features of all stages in WORK for train, val and `more_splits` of so many samples, and stage 1's and 2's
+    untrained exports; the value is the overrides of the recipe `glyphs` that fit them."""
     made_by, overrides = _tiny_models(work)
     rng = np.random.default_rng(0)
     names = ("red heart", "blue star", "green moon", "cyan sun")
-    for split, count in (("train", samples), ("val", 11)):
+    for split, count in (("train", samples), ("val", 11), *more_splits.items()):
         kinds = rng.integers(0, len(names), count)
         captions = [f"a {names[kind]} on black" for kind in kinds]
         noise = rng.standard_normal((count, 5, 12)) / 4

@@ -2,6 +2,7 @@
 
   python -m seed_dist.plan --recipe seed_v2 --nodes 8 --gpus 8 --hardware v100
   python -m seed_dist.plan --recipe seed_v2 --hardware a100 --pairs 5000000 50000000 500000000   (a table of sizes)
+  python -m seed_dist.plan --recipe mine.yaml --pairs-of cc3m=3000000 coco=118000   (a mixture: passes over each)
   python -m seed_dist.plan --recipe seed_v2 --hardware a100 --sbatch tokenizer > tokenizer.sbatch
   python -m seed_dist.plan --recipe seed_v2 --hardware a100 --measure runs/short/codebook
   python -m seed_dist.plan --compare runs/short/codebook --hardware a100 --measure runs/short/codebook
@@ -17,11 +18,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from seed_dist.cli import run_command
-from seed_dist.config import STAGES, load_recipe
+from seed_dist.config import STAGES, Recipe, load_recipe
 from seed_dist.errors import ConfigError
 from seed_dist.plan.batch_scripts import NAMES, batch_script
 from seed_dist.plan.comparison import compare, measured_shares, request_of
@@ -61,10 +63,13 @@ def main() -> None:
 
 
 def _planned(args: argparse.Namespace, cluster: Cluster) -> str:
+    recipe = load_recipe(args.recipe, args.set)
+    pairs_of = _pairs_of(args.pairs_of, recipe)
     request = Request(
-        recipe=load_recipe(args.recipe, args.set),
+        recipe=recipe,
         cluster=cluster,
-        pairs=args.pairs[0],
+        pairs=sum(pairs_of.values()) or args.pairs[0],
+        pairs_of=pairs_of,
         views=args.views,
         feature_dtype=args.feature_dtype,
         caption_bytes=args.caption_bytes,
@@ -112,6 +117,26 @@ def _problems(args: argparse.Namespace) -> list[str]:
     return problems
 
 
+def _pairs_of(items: Sequence[str], recipe: Recipe) -> dict[str, int]:
+    """SPLIT=N for each split of the recipe, or nothing."""
+    counts = {split: count for split, _, count in (item.partition("=") for item in items)}
+    if not counts:
+        return {}
+    problems = [
+        f"--pairs-of {split}={count}: give a whole number of pairs, at least 1"
+        for split, count in counts.items()
+        if not (count.isdecimal() and int(count))
+    ]
+    if sorted(item.partition("=")[0] for item in items) != list(recipe.data.counts):
+        problems.append(
+            f"--pairs-of names {', '.join(sorted(counts))}, but the splits of the recipe's data.mixture are "
+            f"{', '.join(recipe.data.counts)}: give each of those once"
+        )
+    if problems:
+        raise ConfigError(problems)
+    return {split: int(count) for split, count in counts.items()}
+
+
 def _share(text: str | None) -> Range | None:
     """LOW-HIGH as two numbers above 0, at most 1."""
     if text is None:
@@ -143,6 +168,13 @@ def _parse() -> argparse.Namespace:
         default=[5_000_000],
         metavar="N",
         help="image-text pairs (default 5000000); several give a table of what one pass over each takes",
+    )
+    add(
+        "--pairs-of",
+        nargs="+",
+        default=[],
+        metavar="SPLIT=N",
+        help="pairs of each split of the recipe's mixture, in the place of --pairs; shows the passes over each",
     )
     add("--views", type=int, default=1, help="augmented views of an image that are stored (default %(default)s)")
     add("--feature-dtype", choices=("fp16", "int8"), default="fp16", help="of patches (default %(default)s)")

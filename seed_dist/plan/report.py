@@ -100,11 +100,13 @@ def _stage(stage: StagePlan, plan: Plan) -> Pairs:
     full = "" if used <= _FULL * plan.gpu_memory_bytes else "; DOES NOT FIT: raise accumulation or use more GPUs"
     gpu_hours = between(stage.gpu_hours)
     best = " to ".join(f"{steps:,}" for steps in dict.fromkeys(checkpoints.daly_steps))
+    passes = _joined({split: _digits(value, 3) for split, value in stage.passes_of.items()})
+    of_splits = f" ({passes})" if passes else ""
     price = "" if stage.price is None else f", price {between(stage.price)}"
     return [
         ("steps", f"{stage.steps:,} of {stage.samples // stage.steps:,} samples ({stage.micro_batch} per GPU at a time)"
          f"{negatives}"),
-        ("samples", f"{number(stage.samples)}, {_digits(stage.passes, 2)} passes"),
+        ("samples", f"{number(stage.samples)}, {_digits(stage.passes, 2)} passes{of_splits}"),
         ("parameters", f"{number(sum(stage.trained.values()), digits=4)} trained ({_named(stage.trained)}), "
          f"{number(stage.frozen)} frozen"),
         ("FLOP/sample", f"{number(total)} ({_joined(operations)})"),

@@ -50,11 +50,14 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Request:
-    """`shares`: share of the peak by stage, where it was measured; elsewhere `share_of_peak`, or the hardware's."""
+    """`shares`: share of the peak by stage, where it was measured; elsewhere `share_of_peak`, or the hardware's.
+    `pairs_of`: pairs of each split of a mixture, where they are known; `pairs` are all of them.
+    """
 
     recipe: Recipe
     cluster: Cluster
     pairs: int = 5_000_000
+    pairs_of: Mapping[str, int] = field(default_factory=dict)
     views: int = 1
     feature_dtype: str = "fp16"
     caption_bytes: int = 60

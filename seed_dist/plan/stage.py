@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seed_dist.config import StageName
+from seed_dist.mixture import CYCLE
 from seed_dist.plan import activations, memory, network, parameters, stage_flops
 from seed_dist.plan.flops import Flops
 from seed_dist.plan.intervals import daly, lost_share, requeues, young
@@ -37,6 +38,7 @@ class StagePlan:
     steps: int
     samples: int
     passes: float
+    passes_of: Mapping[str, float]  # by split of a mixture
     micro_batch: int
     negatives_per_anchor: int | None
     trained: Mapping[str, int]
@@ -79,6 +81,8 @@ def plan_stage(request: Request, backbones: Backbones, sets: Mapping[str, Featur
         steps=training.steps,
         samples=training.steps * training.global_batch,
         passes=training.steps * training.global_batch / request.pairs,
+        passes_of={split: training.steps * training.global_batch * request.recipe.data.counts[split] / CYCLE / pairs
+                   for split, pairs in request.pairs_of.items()},
         micro_batch=batch,
         negatives_per_anchor=_negatives(request) if stage == "causal_qformer" else None,
         trained=trained,

@@ -106,7 +106,7 @@ def test_json_has_these_keys() -> None:
         "encoding", "stages", "alternatives", "assumptions",
     }  # fmt: skip
     assert set(values["stages"][0]) == {
-        "stage", "steps", "samples", "passes", "micro_batch", "negatives_per_anchor", "trained", "frozen",
+        "stage", "steps", "samples", "passes", "passes_of", "micro_batch", "negatives_per_anchor", "trained", "frozen",
         "flops_per_sample", "memory_bytes", "read_bytes_per_sample", "node_read_bytes_s", "network_rank_bytes",
         "network_node_bytes", "node_network_bytes_s", "step_s", "samples_per_s", "limited_by", "hours", "gpu_hours",
         "price", "requeues", "checkpoints",
