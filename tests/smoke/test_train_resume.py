@@ -1,5 +1,5 @@
-"""The training command itself on two ranks: a full disk, a kill in the middle of a save, a request to stop, and in the
-end exactly what an undisturbed run ends with.
+"""The training command itself on two ranks and a mixture of two splits: a full disk, a kill in the middle of a save, a
+request to stop, and in the end exactly what an undisturbed run ends with.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from seed_dist.errors import MismatchError
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.obs.journal import read_journal
 from tests.features import tiny_workspace
@@ -20,6 +21,7 @@ from tests.harness import TIMEOUT_S, finish, start_module_ranks
 
 pytestmark = [pytest.mark.multirank, pytest.mark.slow]
 STEPS = 6
+MIXTURE = "data.mixture=[{split: train, weight: 0.7}, {split: second, weight: 0.3}]"
 
 
 def _train(work: Path, overrides: tuple[str, ...], tmp_path: Path, fault: str = "") -> list[tuple[int, str]]:
@@ -55,9 +57,14 @@ def test_a_disturbed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     assert (disturbed / "checkpoints" / "latest").read_text() == "step_00000005\n"
     assert not (disturbed / "export").exists()
 
+    refused = _train(works[1], (*overrides[1], MIXTURE.replace("0.3", "0.1")), tmp_path)
+    assert [code for code, _ in refused] == [MismatchError.exit_code] * 2
+    assert "{'data.mixture': {'second': 3000, 'train': 7000}}, but" in refused[0][1]
+
     resumed = _train(works[1], overrides[1], tmp_path)
     assert [code for code, _ in resumed] == [0, 0], resumed
     assert "goes on at step 5" in resumed[0][1]
+    assert "second: 13 samples, share 0.3, 1.11 passes" in resumed[0][1]
     _assert_same_end(straight, disturbed)
 
     again = _train(works[1], overrides[1], tmp_path)
@@ -67,9 +74,9 @@ def test_a_disturbed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
 
 def _overrides(work: Path) -> tuple[str, ...]:
     """A workspace in which only this stage is still to be done, and a save after every step."""
-    overrides = tiny_workspace(work)
+    overrides = tiny_workspace(work, second=13)
     shutil.rmtree(work / "codebook")  # the untrained export that the third stage's tests need
-    return (*overrides, "codebook_training.checkpoint_every=1")
+    return (*overrides, "codebook_training.checkpoint_every=1", MIXTURE)
 
 
 def _assert_same_end(straight: Path, disturbed: Path) -> None:
@@ -91,6 +98,10 @@ def _assert_same_end(straight: Path, disturbed: Path) -> None:
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     record = json.loads((disturbed / "run.json").read_text())
     assert tokenizers[1].provenance["run_fingerprint"] == record["fingerprint"]
+    assert record["parents"].keys() == {"train.train", "train.second", "val"}
+    assert tokenizers[1].provenance["parents"] == record["parents"]
+    told = [event["splits"] for event in read_journal(disturbed / "journal.jsonl") if event["event"] == "data"]
+    assert told[-1]["train"] == {"samples": 40, "share": 0.7, "passes": pytest.approx(STEPS * 8 * 0.7 / 40)}
     statistics = load_file(straight / final / "buffers.safetensors")
     assert int(statistics["model.quantizer.usage_statistics.steps"]) == STEPS
 

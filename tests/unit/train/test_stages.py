@@ -61,6 +61,30 @@ def test_a_stage_gives_a_loss_with_gradients_and_figures_on_the_validation_split
     assert all(np.isfinite(value) for value in figures.values())
 
 
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_takes_the_samples_of_a_mixture_from_their_splits(name: str, tmp_path: Path) -> None:
+    overrides = tiny_workspace(tmp_path, second=13)
+    tiny = tmp_path, (*overrides, "data.mixture=[{split: second, weight: 1}, {split: train, weight: 3}]")
+    mixed, train = _stage(tiny, name), _stage((tmp_path, overrides), name)
+    second = _stage((tmp_path, (*overrides, "data.mixture=[{split: second}]")), name)
+    ids = np.array([4, 12, 13, 20])  # the last two are the samples 0 and 7 of `train`
+    found = mixed.make_batch(ids, 0)
+    alone = [second.make_batch(ids[:2], 0), train.make_batch(ids[2:] - 13, 0)]
+    for key in {"causal_qformer": ("patches",), "codebook": ("causal", "target"), "lora": ()}[name]:
+        assert torch.equal(found[key], torch.cat([part[key] for part in alone]))
+    if name == "lora":
+        wanted = np.concatenate(
+            [second.data.train.read(ids[:2])["codes"], train.data.train.read(ids[2:] - 13)["codes"]]
+        )
+        codes, place = found["ids"] - mixed.model.first_code, (found["ids"] == mixed.model.begin_image).nonzero()
+        assert [codes[row, at + 1 : at + 5].tolist() for row, at in place.tolist()] == wanted.tolist()
+    captions = [stage.data.train.captions[i] for stage, i in ((second, 4), (second, 12), (train, 0), (train, 7))]
+    assert mixed.training_captions(ids, 0) == captions
+    mixed.eval()
+    loss, _ = mixed({key: value.float() if value.is_floating_point() else value for key, value in found.items()})
+    assert torch.isfinite(loss)
+
+
 def test_recall_counts_an_equal_caption_as_a_hit() -> None:
     queries, targets = np.eye(4), np.eye(4)[[1, 0, 2, 3]]
     assert recall_at_1(queries, targets, np.array([5, 5, 6, 7])) == 1.0
