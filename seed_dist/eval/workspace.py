@@ -154,7 +154,7 @@ class Workspace:
         found = []
         for name, count in self.recipe.data.counts.items():
             split = Split(self, name)
-            wanted = min(-(-_MEAN_SAMPLES * count // CYCLE), len(split))
+            wanted = min(max(1, round(_MEAN_SAMPLES * count / CYCLE)), len(split))
             found.append(split.read(target, np.unique(np.linspace(0, len(split) - 1, wanted).astype(np.int64))))
         return torch.cat(found)
 

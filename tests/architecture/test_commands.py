@@ -41,6 +41,13 @@ def test_step_names_are_the_run_directories_and_are_unique() -> None:
     ]
 
 
+def test_all_splits_of_a_mixture_are_encoded() -> None:
+    recipe = load_recipe("glyphs", ["data.mixture=[{split: train}, {split: cc3m}]"])
+    encoding = [step.shown() for step in Chain("glyphs", Path("runs/demo")).steps(recipe) if "encode" in step.name]
+    assert len(encoding) == 3
+    assert all(line.count("--split") == 5 and line.endswith("--split cc3m") for line in encoding)
+
+
 def test_a_step_is_shown_as_it_would_be_typed_here() -> None:
     shown = [step.shown() for step in steps(None)]
     assert all(line.startswith("python ") for line in shown)

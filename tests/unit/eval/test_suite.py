@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
+import seed_dist.eval.workspace as workspace_module
 from seed_dist.config import load_recipe
 from seed_dist.errors import DataError
 from seed_dist.eval import suite
 from seed_dist.eval.provenance import provenance, seconds, sizes
 from seed_dist.eval.report import write_report
-from seed_dist.eval.workspace import Invocation, Workspace
+from seed_dist.eval.workspace import Invocation, Split, Workspace
 from seed_dist.models.qformer import CausalQFormer
 from tests.unit.eval.tiny_workspace import build
 
@@ -135,6 +136,20 @@ def test_a_split_that_is_not_there(workspace):
     work, overrides = workspace
     with pytest.raises(DataError, match=r"images/other is not there"):
         evaluated(work, overrides, "other")
+
+
+def test_means_are_taken_over_all_splits_of_a_mixture(workspace, monkeypatch):
+    work, overrides = workspace
+    monkeypatch.setattr(workspace_module, "_MEAN_SAMPLES", 6)
+    mixture = "data.mixture=[{split: test, weight: 2}, {split: heldout, weight: 1}]"
+    opened = [
+        Workspace(load_recipe("glyphs", (*overrides, *more)), Invocation("glyphs", work), torch.device("cpu"))
+        for more in ((), (mixture,))
+    ]
+    causal = {name: Split(opened[0], name).read("causal") for name in SPLITS}
+    assert torch.equal(opened[0].some_training_samples("causal"), causal["train"])
+    expected = torch.cat([causal["heldout"][[0, 5]], causal["test"][[0, 6, 12, 19]]])
+    assert torch.equal(opened[1].some_training_samples("causal"), expected)
 
 
 def photographs(folder: Path, count, seed, held_out):

@@ -47,6 +47,18 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     assert "choose one of a100, h100, h200, v100" in unknown.stderr
 
 
+def test_passes_over_each_split_of_a_mixture() -> None:
+    mixture = ("--recipe", "seed_v2", "--set", "data.mixture=[{split: a, weight: 3}, {split: b, weight: 1}]")
+    steps = ("--set", "codebook_training.steps=1000", "--set", "codebook_training.global_batch=1024",
+             "--set", "codebook_training.warmup_steps=0", "--stages", "codebook")  # fmt: skip
+    text = run(*mixture, *steps, "--pairs-of", "a=3072000", "b=128000").stdout
+    assert "1.02 M, 0.32 passes (a 0.25, b 2)" in text
+    wrong = run(*mixture, "--pairs-of", "a=0", "c=5", "c=6")
+    assert wrong.returncode == 2
+    assert "--pairs-of a=0: give a whole number of pairs, at least 1" in wrong.stderr
+    assert "--pairs-of names a, c, but the splits of the recipe's data.mixture are a, b" in wrong.stderr
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_script_is_the_projects_own(name: str, tmp_path: Path) -> None:
     """Only `#SBATCH` values, the recipe and the overrides differ; and it is still a shell script."""
