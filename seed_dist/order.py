@@ -44,14 +44,6 @@ def block_samples(sample_bytes: int) -> int:
     return max(1, _BLOCK_BYTES // sample_bytes)
 
 
-def batch_positions(step: int, global_batch: int) -> Ids:
-    """Positions of the run, int64 [global_batch], of global step `step` (from 0). ConfigError for an empty batch."""
-    if global_batch < 1:
-        raise ConfigError([f"a global batch of {global_batch} makes no step: at least 1 sample is needed"])
-    assert step >= 0, f"step {step} is negative"
-    return np.arange(step * global_batch, (step + 1) * global_batch, dtype=np.int64)
-
-
 @dataclass(frozen=True)
 class SampleOrder:
     """The order of `samples` samples, numbered as they lie on disk, that are shuffled in blocks of `block`.
@@ -72,7 +64,10 @@ class SampleOrder:
 
         A batch larger than the data holds samples more than once. Raises ConfigError for an empty batch.
         """
-        return self.ids(batch_positions(step, global_batch))
+        if global_batch < 1:
+            raise ConfigError([f"a global batch of {global_batch} makes no step: at least 1 sample is needed"])
+        assert step >= 0, f"step {step} is negative"
+        return self.ids(np.arange(step * global_batch, (step + 1) * global_batch, dtype=np.int64))
 
     def ids(self, positions: Ids) -> Ids:
         """The sample at each of these positions of the run, int64 as they are."""
@@ -88,11 +83,6 @@ class SampleOrder:
     def window_samples(self) -> int:
         """Samples of an ordinary window; windows differ by one block, and the last has the samples that fill none."""
         return self.samples // self._windows
-
-    @property
-    def is_one_window(self) -> bool:
-        """Whether the set is shuffled as a whole."""
-        return self._windows == 1
 
     @property
     def _blocks(self) -> int:

@@ -1,10 +1,10 @@
 """The order of a mixture of sets: which sample of which set comes at each position of a run. Arithmetic, as
 `seed_dist.order` is for one set.
 
-The positions are cut into cycles. A cycle has a fixed number of places for each set, and a keyed permutation of its own
-says which they are. So the place within a cycle gives the set; full cycles before it and places before it in its own
-cycle give the position within the set's own order, which is a SampleOrder with epochs of its own. Therefore
-the samples of a set come as if it were trained on alone: each exactly once in each of its epochs.
+The positions are cut into cycles. A cycle has a fixed number of places for each set, and a permutation that is keyed by
+its number says which they are. The n-th place of a set in the whole run holds the n-th sample of that set's own
+SampleOrder, which has epochs of its own. So a set comes as if it were trained on alone, each sample exactly once in
+each of its epochs, and n is known at once: whole cycles times places in a cycle, and those before it in its own cycle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from seed_dist.mixture import CYCLE
-from seed_dist.order import Ids, SampleOrder, batch_positions, permute
+from seed_dist.order import Ids, SampleOrder, permute
 
 
 @dataclass(frozen=True)
@@ -36,46 +36,36 @@ class MixedOrder:
         assert sum(self.counts) == CYCLE, f"counts of {self.counts} make {sum(self.counts)}, not {CYCLE}"
 
     def batch(self, step: int, global_batch: int) -> Ids:
-        """Sample numbers, int64 [global_batch], of global step `step` (from 0). ConfigError for an empty batch."""
-        return self.ids(batch_positions(step, global_batch))
+        """Sample numbers, int64 [global_batch], of global step `step` (from 0)."""
+        assert step >= 0, f"step {step} is negative"
+        assert global_batch > 0, f"a global batch of {global_batch}"
+        return self.ids(np.arange(step * global_batch, (step + 1) * global_batch, dtype=np.int64))
 
     def ids(self, positions: Ids) -> Ids:
         """The sample at each of these positions of the run, int64 as they are."""
-        sets, own = self._places(positions)
-        ids, first = np.empty_like(positions), 0
-        for number, order in enumerate(self.sets):
-            chosen = sets == number
-            ids[chosen] = first + order.ids(own[chosen])
-            first += order.samples
+        ids = np.empty_like(positions)
+        cycles, places = np.divmod(positions, CYCLE)
+        for cycle in np.unique(cycles).tolist():
+            chosen = cycles == cycle
+            ids[chosen] = _cycle(self, cycle)[places[chosen]]
         return ids
 
     @property
     def window_samples(self) -> int:
-        """Positions within which no set goes through more than a window of its order. Sets that are smaller than a
-        window do not count, because they are read over and over anyway; where all are, one epoch of the longest.
+        """Positions within which no set goes through more than a window of its order. Sets that are no larger than a
+        window do not count, as they are read over and over anyway; where all are, one epoch of the slowest.
         """
         windows = [order.window_samples * CYCLE // count for order, count in zip(self.sets, self.counts, strict=True)]
-        large = [window for order, window in zip(self.sets, windows, strict=True) if not order.is_one_window]
+        large = [w for order, w in zip(self.sets, windows, strict=True) if order.window_samples < order.samples]
         return min(large) if large else max(windows)
-
-    def _places(self, positions: Ids) -> tuple[Ids, Ids]:
-        """The set of each position, and the position in that set's own order."""
-        sets, own = np.empty_like(positions), np.empty_like(positions)
-        cycles, places = np.divmod(positions, CYCLE)
-        counts = np.array(self.counts)
-        for cycle in np.unique(cycles).tolist():
-            chosen = cycles == cycle
-            of_cycle, before = _cycle(self.counts, self.seed, cycle)
-            sets[chosen] = of_cycle[places[chosen]]
-            own[chosen] = cycle * counts[sets[chosen]] + before[places[chosen]]
-        return sets, own
 
 
 @lru_cache(maxsize=32)
-def _cycle(counts: tuple[int, ...], seed: int, cycle: int) -> tuple[Ids, Ids]:
-    """The set of each place of a cycle, and how many places of the same set come before it: int64 [CYCLE] both."""
-    ends = np.cumsum(counts)
-    sets = np.searchsorted(ends, permute(np.arange(CYCLE), CYCLE, seed, cycle), side="right")
-    before = np.empty(CYCLE, np.int64)
-    before[np.argsort(sets, kind="stable")] = np.arange(CYCLE) - np.repeat(ends - counts, counts)
-    return sets, before
+def _cycle(order: MixedOrder, cycle: int) -> Ids:
+    """The samples at the CYCLE positions of a cycle."""
+    sets = np.searchsorted(np.cumsum(order.counts), permute(np.arange(CYCLE), CYCLE, order.seed, cycle), side="right")
+    ids, first = np.empty(CYCLE, np.int64), 0
+    for number, (own, count) in enumerate(zip(order.sets, order.counts, strict=True)):
+        ids[sets == number] = first + own.ids(np.arange(cycle * count, (cycle + 1) * count, dtype=np.int64))
+        first += own.samples
+    return ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from seed_dist.topology import World
 
 # `file:///some/path` meets there instead of at MASTER_ADDR:MASTER_PORT; tests use it, because ports can be taken.
 RENDEZVOUS_VARIABLE = "SEED_DIST_RENDEZVOUS"
+_OPEN_FILES = 1 << 16
 
 
 def choose_device(world: World) -> torch.device:
@@ -40,6 +42,16 @@ def limit_threads(world: World) -> int:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
     return torch.get_num_threads()
+
+
+def allow_open_files() -> int:
+    """Raise this process's limit of open files as far as the system lets it: every set that is read keeps hundreds of
+    shards open, and a mixture has several. The value is the limit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < (wanted := min(hard, _OPEN_FILES)):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
 
 
 @contextmanager

@@ -73,10 +73,11 @@ def _check(args: argparse.Namespace, world: World) -> tuple[Recipe, StageData, d
 def _train(args: argparse.Namespace, world: World, recipe: Recipe, data: StageData, identity: dict[str, Any]) -> str:
     quieten_libraries()
     from seed_dist.dist.comm import RankZeroError
-    from seed_dist.dist.launch import is_restart, limit_threads, open_comm
+    from seed_dist.dist.launch import allow_open_files, is_restart, limit_threads, open_comm
     from seed_dist.train.start import Request, run_stage
 
     limit_threads(world)
+    allow_open_files()
     request = Request(
         recipe=recipe,
         stage=args.stage,

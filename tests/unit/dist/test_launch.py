@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 from seed_dist.dist.launch import is_restart, limit_threads, open_comm
 from seed_dist.errors import ConfigError
 from seed_dist.topology import World
+from tests.harness import ROOT
 
 
 def test_several_ranks_without_an_address_are_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,6 +32,19 @@ def test_the_cores_of_a_node_are_shared_unless_the_user_decided(monkeypatch: pyt
         assert limit_threads(World(0, 32, 0, 16)) == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_more_files_may_be_open_than_the_shell_allows() -> None:
+    code = (
+        "from seed_dist.dist.launch import allow_open_files\n"
+        "limit = allow_open_files()\n"
+        "print(limit, [open('pyproject.toml') for _ in range(90)][-1].fileno())"
+    )
+    command = ["bash", "-c", f'ulimit -Hn 120 && ulimit -Sn 64 && "{sys.executable}" -c "$1"', "bash", code]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=100)
+    limit, last = map(int, run.stdout.split())
+    assert limit == 120
+    assert 90 <= last < 120
 
 
 def test_a_requeued_or_restarted_attempt_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
