@@ -40,7 +40,7 @@ def test_more_files_may_be_open_than_the_shell_allows() -> None:
         "limit = allow_open_files()\n"
         "print(limit, [open('pyproject.toml') for _ in range(90)][-1].fileno())"
     )
-    command = ["bash", "-c", f'ulimit -Hn 120 && ulimit -Sn 64 && "{sys.executable}" -c "$1"', "bash", code]
+    command = ["bash", "-c", f'ulimit -Sn 64 && ulimit -Hn 120 && "{sys.executable}" -c "$1"', "bash", code]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=100)
     limit, last = map(int, run.stdout.split())
     assert limit == 120
