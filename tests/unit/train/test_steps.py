@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from seed_dist.config import load_recipe
@@ -17,8 +18,10 @@ from seed_dist.train.steps import steps_ahead
 from tests.features import tiny_workspace
 
 
-def test_the_steps_are_those_of_the_order_and_their_memory_comes_back(tmp_path: Path) -> None:
-    recipe = load_recipe("glyphs", (*tiny_workspace(tmp_path), "codebook_training.accumulation=2"))
+@pytest.mark.parametrize("splits", ["[{split: train}]", "[{split: second, weight: 1}, {split: train, weight: 2}]"])
+def test_the_steps_are_those_of_the_order_and_their_memory_comes_back(splits: str, tmp_path: Path) -> None:
+    settings = (*tiny_workspace(tmp_path, second=13), "codebook_training.accumulation=2", f"data.mixture={splits}")
+    recipe = load_recipe("glyphs", settings)
     data = open_data(recipe, "codebook", tmp_path)
     comm: Any = SimpleNamespace(rank=1, size=2, device=torch.device("cpu"))
     stage = build_stage(recipe, "codebook", tmp_path, data, comm)
