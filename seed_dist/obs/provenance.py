@@ -30,7 +30,7 @@ _BACKBONES: dict[str, tuple[str, ...]] = {
     "codebook": (),
     "lora": ("language_model",),
 }
-# Training options that change what is reported or kept, not what is learnt.
+# Training options that change what is reported or kept, or what is done once training goes wrong.
 _FREE_OPTIONS = (
     "log_every",
     "validate_every",
@@ -38,6 +38,11 @@ _FREE_OPTIONS = (
     "checkpoint_every",
     "keep_checkpoints",
     "max_skipped_in_a_row",
+    "spike_deviations",
+    "spike_window",
+    "spike_patience",
+    "max_rollbacks",
+    "replica_check_every",
 )
 _PACKAGES = (
     "torch",
