@@ -31,8 +31,8 @@ def meet(comm: Comm, step: int, loss: float, stop: bool) -> Boundary:
     mean = total[2] / comm.size
     if total[3] * comm.size != total[2] * total[2]:
         raise TrainingError(
-            f"rank {comm.rank} has done {step} steps, but the mean over {comm.size} ranks is {mean:g}: one of them left "
-            "out a collective. Start again: the run goes on from its newest checkpoint."
+            f"rank {comm.rank} has done {step} steps, but the mean over {comm.size} ranks is {mean:g}: one of them "
+            "left out a collective. Start again: the run goes on from its newest checkpoint."
         )
     return Boundary(loss=total[0] / comm.size, stop=total[1] > 0)
 

@@ -28,6 +28,17 @@ def log_step(run: Run, outputs: list[dict[str, Tensor]], values: dict[str, float
     scale = {"loss_scale": run.engine.loss_scale} if run.engine.dtype == torch.float16 else {}
     run.journal.write("step", run.state.step, **means, **values, **rate, **scale, **run.stage.running_metrics())
     run.progress.update(run.state.step, means["loss"], rate["samples_per_s"])
+    _tell_alarm(run)
+
+
+def _tell_alarm(run: Run) -> None:
+    """Once when something begins to go wrong, not at every step of it."""
+    alarm = run.stage.alarm()
+    if alarm is not None and run.alarm is None:
+        run.journal.write("alarm", run.state.step, what=alarm)
+        if run.engine.comm.rank == 0:
+            _LOG.warning("step %d: %s", run.state.step, alarm)
+    run.alarm = alarm
 
 
 def count_skip(

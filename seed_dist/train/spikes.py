@@ -14,6 +14,7 @@ from pathlib import Path
 
 from seed_dist.config import TrainConfig
 from seed_dist.dist.checkpoint import load_checkpoint, newest_checkpoint
+from seed_dist.dist.comm import on_main
 from seed_dist.errors import TrainingError
 from seed_dist.train.run import Run
 from seed_dist.train.state import TrainState
@@ -75,10 +76,10 @@ def roll_back(run: Run) -> bool:
     run.journal.write(
         "rollback", back.step, spike_step=state.step, first_batch_left_out=first, last_batch_left_out=last
     )
-    if comm.rank == 0:
-        _LOG.warning(
-            "step %d: the loss has a spike. Going back to step %d; the global batches %d to %d are left out (%d of %d "
-            "times)", state.step, back.step, first, last, back.rollbacks, limit,
-        )  # fmt: skip
+    text = (
+        f"step {state.step}: the loss has a spike. Going back to step {back.step}; global batches {first} to {last} are "
+        f"left out ({back.rollbacks} of {limit} times)"
+    )
+    on_main(comm, lambda: _LOG.warning("%s", text))
     run.state = back
     return True

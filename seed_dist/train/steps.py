@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ _TIMEOUT_SHARE = 0.1
 _MAX_ANNOUNCED = 512  # steps; a window of the order may be longer where samples are small, but then a few steps do
 
 
-def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
-    """This rank's micro-batches of the steps from `run.state` on, until `last_step` are done. Tensors are valid until the next step is asked for:
-    by then the optimizer step, which waits for the device, has seen to it that no copy to it is under way.
+def steps_ahead(run: Run, last_step: int) -> Generator[list[dict[str, Tensor]], None, None]:
+    """This rank's micro-batches of the steps from `run.state` on, until `last_step` are done.
+
+    Tensors are valid until the next step is asked for: by then the optimizer step, which waits for the device, has seen
+    to it that no copy to it is under way.
     """
     train = run.stage.data.train
     timeout_s = run.stage.recipe.engine.collective_timeout_s * _TIMEOUT_SHARE

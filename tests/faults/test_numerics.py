@@ -62,6 +62,13 @@ def _twice_bad(stage: CodebookStage, ids: Any, number: int, out: Any = None) -> 
     return (_all_bad if number in (BAD_BATCH, BAD_BATCH + 1) else _make_batch)(stage, ids, number, out)
 
 
+def _collapsed(stage: CodebookStage) -> None:
+    """All vectors are nearest to one code."""
+    with torch.no_grad():
+        stage.model.quantizer.embedding.weight.fill_(100.0)
+        stage.model.quantizer.embedding.weight[7] = 0.0
+
+
 def _flipped(stage: CodebookStage, engine: Engine, applied: bool) -> None:
     """One bit of one weight of rank 1, after its third step."""
     _after_step(stage, engine, applied)
@@ -93,6 +100,14 @@ def _world(comm: Comm, folder: Path, overrides: tuple[str, ...]) -> dict[str, An
         out["no rollbacks"] = _run(comm, folder / "few", few)
     with mock.patch.object(CodebookStage, "make_batch", _all_bad):
         out["all bad"] = _run(comm, folder / "bad", (*overrides, "codebook_training.max_skipped_in_a_row=3"))
+    with mock.patch.object(CodebookStage, "prepare", _collapsed):
+        never = (*overrides, "codebook.revive_after_steps=0")
+        out["collapsed"] = _run(
+            comm, folder / "collapsed", (*never, "codebook.size=64", "codebook.codebook_weight=0.0")
+        )
+        for name, ends in (("revived", (30,)), ("revived twice", (5, 30))):
+            for last_step in ends:
+                out[name] = _run(comm, folder / name, (*overrides, "codebook.size=64"), last_step)
     with mock.patch.object(CodebookStage, "after_step", _flipped):
         out["flipped"] = _run(comm, folder / "flipped", overrides)
     return out
@@ -146,7 +161,9 @@ def _assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor])
 @pytest.fixture(scope="module")
 def fp32(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], tuple[str, ...]]:
     folder = tmp_path_factory.mktemp("fp32")
-    overrides = _folders(folder, ("straight", "stopped", "few", "bad", "flipped"))
+    overrides = _folders(
+        folder, ("straight", "stopped", "few", "bad", "flipped", "collapsed", "revived", "revived twice")
+    )
     first, second = run_ranks(_world, 2, tmp_path_factory.mktemp("ranks"), folder, overrides)
     assert first == second
     return folder, first, overrides
@@ -223,6 +240,18 @@ def test_too_many_skipped_steps_end_the_run_and_name_the_first_module(fp32: Any)
 def test_a_flipped_bit_on_one_rank_is_caught_at_the_next_check(fp32: Any) -> None:
     assert "1 tensor(s), model.quantizer.embedding.weight first" in fp32[1]["flipped"]
     assert [record["step"] for record in _records(fp32[0] / "flipped", "step")] == [1, 2, 3]
+
+
+def test_a_collapsed_codebook_is_told_once_and_revived_alike_after_a_resume(fp32: Any) -> None:
+    folder, outcome, _ = fp32
+    assert (outcome["collapsed"], outcome["revived"], outcome["revived twice"]) == ("finished",) * 3
+    (alarm,) = _records(folder / "collapsed", "alarm")
+    assert alarm["step"] == 3  # the window is full
+    assert "perplexity of codes is 1.0 of 64" in alarm["what"]
+    assert "set revive_after_steps" in alarm["what"]
+    assert [record["codes_perplexity"] for record in _records(folder / "collapsed", "step")][-1] == 1.0
+    assert [record["codes_perplexity"] for record in _records(folder / "revived", "step")][-1] > 10
+    _assert_same(_saved(folder / "revived", 30), _saved(folder / "revived twice", 30))
 
 
 def test_fp16_halves_its_scale_and_goes_on_and_a_resumed_run_has_the_same(fp16: Any) -> None:

@@ -73,6 +73,10 @@ class Stage(nn.Module, ABC):
         """Further figures for the journal, equal on all ranks; only called when a step is logged."""
         return {}
 
+    def alarm(self) -> str | None:
+        """What goes wrong though every number is finite, equal on all ranks; only called when a step is logged."""
+        return None
+
     def drawn_views(self, ids: Ids, step: int) -> Ids | None:
         """Which view [B] of each training sample a step takes: a function of (seed, id, step). None where all have
         one.

@@ -27,6 +27,8 @@ from seed_dist.train.state import coins, derived_seed
 
 _KMEANS_VECTORS_PER_CODE = 32
 _REVIVAL_CANDIDATES = 2048  # vectors that each rank offers at most
+# Of the size of the codebook. Trained ones of this project lie above a tenth, published ones above a quarter.
+_COLLAPSED_SHARE = 0.02
 _VALIDATION_BLOCK = 256  # samples per forward pass
 
 
@@ -97,6 +99,22 @@ class CodebookStage(Stage):
         """Over the last `usage_window_steps` global batches."""
         usage = self.model.quantizer.usage()
         return {"codes_used_fraction": usage.used_fraction, "codes_perplexity": usage.perplexity}
+
+    def alarm(self) -> str | None:
+        """A collapse: over a whole window of steps hardly any code is used."""
+        codebook, statistics = self.recipe.codebook, self.model.quantizer.usage_statistics
+        usage = self.model.quantizer.usage()
+        if int(statistics.steps) < codebook.usage_window_steps or usage.perplexity >= _COLLAPSED_SHARE * codebook.size:
+            return None
+        remedy = (
+            "raise entropy_loss_weight or lower the learning rate"
+            if codebook.revive_after_steps
+            else "set revive_after_steps"
+        )
+        return (
+            f"the codebook has collapsed: over the last {codebook.usage_window_steps} steps the perplexity of codes "
+            f"is {usage.perplexity:.1f} of {codebook.size}. In the section codebook of the recipe, {remedy}."
+        )
 
     def validate(self) -> dict[str, float]:
         """Mean cosines of recovered causal and generation embeddings; use of the codes over the validation samples."""
