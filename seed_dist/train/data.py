@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from seed_dist.config import Recipe, StageName, TrainConfig
 from seed_dist.data.reader import PairedFeatures
-from seed_dist.order import SampleOrder, block_samples, rank_slice
+from seed_dist.order import SampleOrder, block_samples, rank_rows, rank_slice
 
 Ids = npt.NDArray[np.int64]
 
@@ -69,7 +69,7 @@ class Order:
     @property
     def micro_batch(self) -> int:
         """Samples of this rank in one micro-batch."""
-        return self.training.global_batch // self.training.accumulation // self.size
+        return rank_rows(self.training.micro_batch, self.size)[self.rank]
 
 
 def order_of(train: PairedFeatures, seed: int, training: TrainConfig, rank: int, size: int) -> Order:

@@ -77,8 +77,8 @@ def roll_back(run: Run) -> bool:
         "rollback", back.step, spike_step=state.step, first_batch_left_out=first, last_batch_left_out=last
     )
     text = (
-        f"step {state.step}: the loss has a spike. Going back to step {back.step}; global batches {first} to {last} are "
-        f"left out ({back.rollbacks} of {limit} times)"
+        f"step {state.step}: the loss has a spike. Going back to step {back.step}; batches {first} to {last} are left "
+        f"out ({back.rollbacks} of {limit} times)"
     )
     on_main(comm, lambda: _LOG.warning("%s", text))
     run.state = back
