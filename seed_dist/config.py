@@ -144,7 +144,21 @@ class TrainConfig:
     validation_samples: Count = 1000
     checkpoint_every: Count = 500
     keep_checkpoints: Annotated[Int, Field(ge=2)] = 2
+    # Samples of a rank in one forward pass; with fewer ranks micro-batches become smaller instead. 0 = any number.
+    max_rank_batch: Annotated[Int, Field(ge=0)] = 0
     max_skipped_in_a_row: Count = 20  # non-finite steps in a row before the run stops
+    spike_deviations: NonNegative = 6.0  # a loss so many standard deviations above the last ones is odd; 0 = none is
+    spike_window: Annotated[Int, Field(ge=2)] = 128  # how many they are
+    spike_patience: Count = 3  # so many odd losses in a row are a spike: back to the checkpoint, without their batches
+    max_rollbacks: Annotated[Int, Field(ge=0)] = 20  # spikes before the run stops
+    replica_check_every: Annotated[Int, Field(ge=0)] = (
+        100  # steps between checks that all ranks hold the same; 0 = never
+    )
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples of all ranks in one forward pass."""
+        return self.global_batch // self.accumulation
 
 
 @dataclass(frozen=True, config=_STRICT)

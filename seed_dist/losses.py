@@ -42,20 +42,19 @@ def contrastive_loss(
     temperature: Tensor,
     label_smoothing: float = 0.0,
     gather: Gather = lambda feature: feature,
-    rank: int = 0,
+    first_row: int = 0,
     negatives: Tensor | None = None,
 ) -> Tensor:
     """Symmetric cross entropy of one rank's pairs against all ranks' features; scalar, fp32.
 
-    `image_feature`, `text_feature`: unit vectors [B, D] of this rank, B equal on all ranks; row i belongs to column
-    rank*B + i. `negatives` [M, D], M equal on all ranks, are further texts that describe none of the images. `gather`
-    concatenates [B, D] over ranks in rank order. The mean of this loss over ranks equals the loss of one rank that
-    holds all pairs. So does the mean of its gradients over ranks if `gather` has a gradient,
-    namely the *sum* over ranks of the gradients that reach a rank's features. The published code gathers without
-    gradient.
+    `image_feature`, `text_feature`: unit vectors [B, D] of this rank; row i belongs to column `first_row` + i.
+    `negatives` [B, D] are further texts that describe none of the images. `gather` concatenates [B, D] over ranks in
+    rank order. The mean of this loss over ranks, weighted by their B, equals the loss of one rank that holds all pairs.
+    So does the mean of its gradients over ranks if `gather` has a gradient, namely the *sum* over ranks of the
+    gradients that reach a rank's features. The published code gathers without gradient.
     """
     image_feature, text_feature = image_feature.float(), text_feature.float()
-    targets = torch.arange(len(image_feature), device=image_feature.device) + rank * len(image_feature)
+    targets = torch.arange(len(image_feature), device=image_feature.device) + first_row
     candidates = gather(text_feature)
     if negatives is not None:
         candidates = torch.cat([candidates, gather(negatives.float())])

@@ -122,17 +122,14 @@ def _window_blocks(order: SampleOrder, epoch: int, window: int) -> Ids:
 
 
 def rank_slice(ids: Ids, rank: int, size: int) -> Ids:
-    """The contiguous equal part of a global batch that `rank` of `size` takes."""
-    if len(ids) % size:
-        raise ConfigError(
-            [
-                f"global_batch {len(ids)} cannot be divided among {size} processes: "
-                f"choose a multiple of {size}, or start a number of processes that divides {len(ids)}"
-            ]
-        )
+    """The contiguous part of a global batch that `rank` of `size` takes; parts differ by one sample at most."""
     assert 0 <= rank < size, f"rank {rank} of {size}"
-    part = len(ids) // size
-    return ids[rank * part : (rank + 1) * part]
+    return ids[len(ids) * rank // size : len(ids) * (rank + 1) // size]
+
+
+def rank_rows(rows: int, size: int) -> tuple[int, ...]:
+    """How many of so many samples each rank takes."""
+    return tuple(rows * (rank + 1) // size - rows * rank // size for rank in range(size))
 
 
 def permute(places: Ids, samples: int, *key: int) -> Ids:

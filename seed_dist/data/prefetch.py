@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -40,7 +40,7 @@ class Work(Generic[S, T]):
     timeout_s: float
 
 
-def prefetched(work: Work[S, T], first: int, last: int) -> Iterator[T]:
+def prefetched(work: Work[S, T], first: int, last: int) -> Generator[T, None, None]:
     """The steps first..last-1 in order. Each is valid until the next is asked for; ahead are as many as have memory.
 
     What `make` raises is raised here, at its step. DataError when the reads of a step hang again and again.

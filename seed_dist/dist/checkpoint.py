@@ -79,13 +79,16 @@ def save_checkpoint(checkpoints: Path, engine: Engine, state: dict[str, Any], ke
     return final
 
 
-def newest_checkpoint(checkpoints: Path, comm: Comm) -> Path | None:
-    """The newest checkpoint whose every byte is as written; None when none was ever finished.
+def newest_checkpoint(
+    checkpoints: Path, comm: Comm, is_wanted: Callable[[int], bool] = lambda step: True
+) -> Path | None:
+    """The newest checkpoint of a wanted step whose every byte is as written; None when none was ever finished.
 
     Broken ones are reported and passed over. Raises CheckpointError when there are checkpoints and all are broken:
     going on from nothing would look like success.
     """
-    candidates: list[Path] = comm.broadcast_object(list_checkpoints(checkpoints))
+    found: list[Path] = comm.broadcast_object(list_checkpoints(checkpoints))
+    candidates = [path for path in found if is_wanted(step_of(path))]
     for path in reversed(candidates):
         problem = verify_checkpoint(path, comm)
         if problem is None:
@@ -107,6 +110,11 @@ def list_checkpoints(checkpoints: Path) -> list[Path]:
     return sorted(
         path for path in checkpoints.glob(f"{_PREFIX}*") if path.is_dir() and not path.name.endswith(PARTIAL_SUFFIX)
     )
+
+
+def step_of(checkpoint: Path) -> int:
+    """Steps done at a checkpoint, from its name."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
 
 
 def verify_checkpoint(path: Path, comm: Comm) -> str | None:

@@ -6,7 +6,7 @@ function that takes a Comm gives the same answer for 1 rank x B rows and n ranks
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -145,6 +145,16 @@ class _GatherWithGradient(torch.autograd.Function):
         total = ctx.comm.sum(gradients[0])
         first = ctx.comm.rank * ctx.rows
         return total[first : first + ctx.rows], None
+
+
+def gather_rows(gather: Callable[[Tensor], Tensor], tensor: Tensor, rows: Sequence[int]) -> Tensor:
+    """[rows[rank], ...] of every rank -> [sum(rows), ...] in rank order, by a `gather` that needs equal numbers."""
+    widest = max(rows)
+    if min(rows) == widest:
+        return gather(tensor)
+    padded = torch.cat([tensor, tensor.new_zeros(widest - len(tensor), *tensor.shape[1:])])
+    kept = torch.cat([torch.arange(count) + rank * widest for rank, count in enumerate(rows)])
+    return gather(padded)[kept.to(tensor.device)]
 
 
 class RankZeroError(SeedDistError):

@@ -6,6 +6,7 @@ same model under each of them up to rounding.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -55,20 +56,27 @@ def resolve_precision(requested: str, capability: Capability | None) -> Precisio
     return requested
 
 
-def check_world_size(section: str, training: TrainConfig, size: int) -> None:
-    """ConfigError, with sizes that would work, unless every rank gets equally many samples of every micro-batch."""
-    micro_batch = training.global_batch // training.accumulation
-    if micro_batch % size == 0:
-        return
-    fitting = [number for number in range(1, min(micro_batch, 4096) + 1) if micro_batch % number == 0]
-    nearby = sorted(fitting, key=lambda number: abs(number - size))[:4]
+def fitted_training(section: str, training: TrainConfig, size: int) -> TrainConfig:
+    """The training for so many ranks: with more, smaller micro-batches where `max_rank_batch` asks for it.
+
+    Raises ConfigError, with values that would work, when a rank would get no sample or too many.
+    """
+    micro_batches = [n for n in _multiples(training) if -(-n // size) <= (training.max_rank_batch or n)]
+    if micro_batches and micro_batches[0] >= size:
+        return dataclasses.replace(training, accumulation=training.global_batch // micro_batches[0])
     raise ConfigError(
         [
-            f"{size} ranks do not divide {section}.global_batch {training.global_batch} (in {training.accumulation} "
-            f"micro-batches) evenly; start {' or '.join(map(str, sorted(nearby)))} ranks, or set "
-            f"{section}.global_batch to a multiple of {size * training.accumulation}"
+            f"{size} ranks cannot share {section}.global_batch {training.global_batch} (accumulation "
+            f"{training.accumulation}, max_rank_batch {training.max_rank_batch}): each needs 1 sample of every "
+            f"micro-batch at least and max_rank_batch at most. Start at most {training.micro_batch} ranks, or change "
+            "max_rank_batch"
         ]
     )
+
+
+def _multiples(training: TrainConfig) -> list[int]:
+    """Sizes that a micro-batch may have, largest first: those that divide the recipe's."""
+    return [n for n in range(training.micro_batch, 0, -1) if training.micro_batch % n == 0]
 
 
 def load_ds_config(engine: EngineConfig, training: TrainConfig, precision: Precision, size: int) -> dict[str, Any]:
@@ -88,9 +96,10 @@ def load_ds_config(engine: EngineConfig, training: TrainConfig, precision: Preci
         )
     if problems:
         raise ConfigError(problems)
+    widest = -(-training.micro_batch // size)
     return config | {
-        "train_batch_size": training.global_batch,
-        "train_micro_batch_size_per_gpu": training.global_batch // training.accumulation // size,
+        "train_batch_size": widest * training.accumulation * size,  # only has to fit; the loop counts the samples
+        "train_micro_batch_size_per_gpu": widest,
         "gradient_accumulation_steps": training.accumulation,
         "gradient_clipping": training.clip_norm,
     }

@@ -35,6 +35,7 @@ class StepResult:
 
     applied: bool
     grad_norm: float  # of the averaged gradient before clipping; infinite when the step was not applied
+    at_scale_floor: bool = False  # not applied, and the dynamic loss scale cannot become smaller
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Engine:
         self._engine, self._zero = deepspeed_engine, deepspeed_engine.optimizer
         self.dtype = next(parameter.dtype for parameter in module.parameters() if parameter.requires_grad)
         self._groups: list[dict[str, Any]] = self._zero.optimizer.param_groups
+        self._zero.loss_scaler.raise_error_at_min_scale = False  # the loop says more, and saves
         # FusedAdam creates its moments in the first step; we do so now, so that a checkpoint of step 0 has them too.
         for group in self._groups:
             master = group["params"][0]
@@ -82,9 +84,11 @@ class Engine:
         the norm of the averaged gradient, which all ranks share, decides."""
         for group in self._groups:
             group["lr"] = lr
+        scale = self.loss_scale
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return StepResult(bool(self._engine.was_step_applied()), float(norm) if norm is not None else float("nan"))
+        norm, applied = self._engine.get_global_grad_norm(), bool(self._engine.was_step_applied())
+        at_floor = not applied and scale == getattr(self._zero.loss_scaler, "min_scale", None)
+        return StepResult(applied, float(norm) if norm is not None else float("nan"), at_floor)
 
     def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors on the engine's device, floating ones in its precision."""

@@ -6,10 +6,12 @@
     {"event": "validation", "step": 500, "i2t_r1": 0.41, ...}
     {"event": "checkpoint", "step": 500, "path": "step_00000500", "seconds": 0.2}
     {"event": "skipped",    "step": 512, ...}                                gradients were not finite: nothing changed
+    {"event": "rollback",   "step": 500, "spike_step": 620, ...}             to the state after 500 steps
     {"event": "stop",       "step": 700, "reason": "SIGTERM"}   {"event": "finished", "step": 1000}
 
 Units stand in the names; `time_s` is seconds since 1970. Lines are flushed to the disk about once per second and at
-every event other than a step. A resumed attempt may repeat steps: readers let the later attempt replace them.
+every event other than a step. A resumed attempt may repeat steps, and one that went back does: readers let the later
+ones replace them.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ def without_replaced(records: Iterable[Record]) -> list[Record]:
     """Records in order, without those of steps that a later attempt among them did again."""
     kept: list[Record] = []
     for record in records:
-        if record["event"] == "start":
+        if record["event"] in ("start", "rollback"):
             kept = [earlier for earlier in kept if earlier["step"] <= record["step"]]
         kept.append(record)
     return kept

@@ -30,14 +30,20 @@ _BACKBONES: dict[str, tuple[str, ...]] = {
     "codebook": (),
     "lora": ("language_model",),
 }
-# Training options that change what is reported or kept, not what is learnt.
+# Training options that change what is reported or kept, how a batch is cut up, or what is done once all goes wrong.
 _FREE_OPTIONS = (
     "log_every",
     "validate_every",
     "validation_samples",
     "checkpoint_every",
     "keep_checkpoints",
+    "max_rank_batch",
     "max_skipped_in_a_row",
+    "spike_deviations",
+    "spike_window",
+    "spike_patience",
+    "max_rollbacks",
+    "replica_check_every",
 )
 _PACKAGES = (
     "torch",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seed_dist.config import STAGES, Recipe, StageName
-from seed_dist.dist.ds_config import Precision, check_world_size, load_ds_config, resolve_precision
+from seed_dist.dist.ds_config import Precision, fitted_training, load_ds_config, resolve_precision
 from seed_dist.errors import ConfigError
 from seed_dist.plan.backbones import LanguageModel, Tower, language_model, tower
 from seed_dist.plan.hardware import Hardware
@@ -94,7 +94,7 @@ class Request:
     def micro_batch(self, stage: StageName) -> int:
         """Samples of a rank in one micro-batch."""
         training = self.recipe.training(stage)
-        return training.global_batch // training.accumulation // self.cluster.ranks
+        return -(-training.micro_batch // self.cluster.ranks)  # of the one that has most
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def checked_backbones(request: Request) -> Backbones:
     checks: list[Any] = [*wanted, lambda: _check_precision(request)]
     for stage in request.stages:
         training = request.recipe.training(stage)
-        checks.append(lambda s=stage, t=training: check_world_size(f"{s}_training", t, request.cluster.ranks))
+        checks.append(lambda s=stage, t=training: fitted_training(f"{s}_training", t, request.cluster.ranks))
     for check in checks:
         try:
             found.append(check())

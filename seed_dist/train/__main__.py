@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from seed_dist.cli import end_process
 from seed_dist.config import STAGES, Recipe, load_recipe
-from seed_dist.dist.ds_config import check_world_size
+from seed_dist.dist.ds_config import fitted_training
 from seed_dist.errors import ConfigError, SeedDistError
 from seed_dist.obs.log import get_logger, quieten_libraries, quieten_other_ranks
 from seed_dist.obs.provenance import check_run, stage_identity
@@ -60,7 +60,7 @@ def main() -> None:
 def _check(args: argparse.Namespace, world: World) -> tuple[Recipe, StageData, dict[str, Any]]:
     """Everything that can be checked in a second: nothing heavy is imported before this has passed."""
     recipe = load_recipe(args.recipe, args.set)
-    check_world_size(f"{args.stage}_training", recipe.training(args.stage), world.size)
+    fitted_training(f"{args.stage}_training", recipe.training(args.stage), world.size)
     if args.steps is not None and args.steps < 1:
         raise ConfigError([f"--steps is {args.steps}, but at least 1 step is needed"])
     data = open_data(recipe, args.stage, args.work)

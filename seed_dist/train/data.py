@@ -15,7 +15,7 @@ from seed_dist.data.mixed_order import MixedOrder
 from seed_dist.data.reader import PairedFeatures
 from seed_dist.errors import ConfigError
 from seed_dist.mixture import CYCLE, VALIDATION_SPLIT, DataConfig
-from seed_dist.order import SampleOrder, block_samples, rank_slice
+from seed_dist.order import SampleOrder, block_samples, rank_rows, rank_slice
 
 Ids = npt.NDArray[np.int64]
 
@@ -138,7 +138,7 @@ class Order:
     @property
     def micro_batch(self) -> int:
         """Samples of this rank in one micro-batch."""
-        return self.training.global_batch // self.training.accumulation // self.size
+        return rank_rows(self.training.micro_batch, self.size)[self.rank]
 
 
 def order_of(data: StageData, seed: int, training: TrainConfig, rank: int, size: int) -> Order:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from seed_dist.dist.checkpoint import save_checkpoint
 from seed_dist.errors import SeedDistError, TrainingError
+from seed_dist.train.nonfinite import find_nonfinite
 from seed_dist.train.run import Run
 
 _LOG = logging.getLogger("seed_dist")
@@ -27,23 +28,49 @@ def log_step(run: Run, outputs: list[dict[str, Tensor]], values: dict[str, float
     scale = {"loss_scale": run.engine.loss_scale} if run.engine.dtype == torch.float16 else {}
     run.journal.write("step", run.state.step, **means, **values, **rate, **scale, **run.stage.running_metrics())
     run.progress.update(run.state.step, means["loss"], rate["samples_per_s"])
+    _tell_alarm(run)
 
 
-def count_skip(run: Run, outputs: list[dict[str, Tensor]]) -> None:
-    """Say which ranks had a non-finite loss; too many in a row end the run, because nothing is being learnt."""
-    is_finite = all(bool(torch.isfinite(part["loss"])) for part in outputs)
-    culprits = [rank for rank, fine in enumerate(run.engine.comm.gather_objects(is_finite)) if not fine]
-    state, limit = run.state, run.training.max_skipped_in_a_row
-    run.journal.write("skipped", state.step, in_a_row=state.skipped_in_a_row, ranks_with_bad_loss=culprits)
-    if run.engine.comm.rank == 0:
-        cause = f"loss not finite on ranks {culprits}" if culprits else "gradients not finite"
+def _tell_alarm(run: Run) -> None:
+    """Once when something begins to go wrong, not at every step of it."""
+    alarm = run.stage.alarm()
+    if alarm is not None and run.alarm is None:
+        run.journal.write("alarm", run.state.step, what=alarm)
+        if run.engine.comm.rank == 0:
+            _LOG.warning("step %d: %s", run.state.step, alarm)
+    run.alarm = alarm
+
+
+def count_skip(
+    run: Run, outputs: list[dict[str, Tensor]], micro_batches: list[dict[str, Tensor]], at_scale_floor: bool
+) -> None:
+    """Say which samples had a non-finite loss. The run ends when nothing is being learnt: after too many in a row, or
+    when finite losses have gradients that fp16 cannot hold at any scale. Then the position is saved.
+    """
+    state, comm, limit = run.state, run.engine.comm, run.training.max_skipped_in_a_row
+    own = zip(outputs, run.order.micro_batches(state.batch - 1), strict=True)
+    bad = [int(i) for part, ids in own if not bool(torch.isfinite(part["loss"])) for i in ids]
+    by_rank = {str(rank): ids for rank, ids in enumerate(comm.gather_objects(bad)) if ids}
+    run.journal.write("skipped", state.step, in_a_row=state.skipped_in_a_row, samples_with_bad_loss_by_rank=by_rank)
+    if comm.rank == 0:
+        cause = f"loss not finite on ranks {', '.join(by_rank)}" if by_rank else "gradients not finite"
         _LOG.warning("step %d is skipped: %s (%d skipped in all)", state.step, cause, state.skipped)
-    if state.skipped_in_a_row >= limit:
+    is_too_small = at_scale_floor and not by_rank
+    if not is_too_small and state.skipped_in_a_row < limit:
+        return
+    first = find_nonfinite(run.engine, micro_batches) or "nothing when the step is computed again"
+    save(run, is_last_chance=True)
+    if is_too_small:
         raise TrainingError(
-            f"{state.skipped_in_a_row} steps in a row had non-finite gradients, and max_skipped_in_a_row is {limit}. "
-            f"Lower the learning rate, or look at the data of steps {state.step - limit + 1} to {state.step}. Skipped "
-            "steps change nothing, so the newest checkpoint is good."
+            f"step {state.step}: gradients overflow fp16 at the smallest loss scale, {run.engine.loss_scale:g}. Not "
+            f"finite is first {first}. Train in bf16 or fp32 (engine.precision), or with a lower learning rate from an "
+            "earlier checkpoint."
         )
+    raise TrainingError(
+        f"{state.skipped_in_a_row} steps in a row had non-finite gradients, and max_skipped_in_a_row is {limit}. Not "
+        f"finite is first {first}. Lower the learning rate, or look at the data of steps {state.step - limit + 1} to "
+        f"{state.step}. Skipped steps change nothing, so the newest checkpoint is good."
+    )
 
 
 def validate(run: Run) -> None:

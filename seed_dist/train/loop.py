@@ -1,17 +1,25 @@
 """The training loop of all stages.
 
 Per step: fetch the micro-batches; forward and backward each; one optimizer step, on which all ranks agree that it was
-applied; advance the position; log, validate and save when due, or save and leave when any rank was asked to stop.
+applied; advance the position; meet the other ranks; log, validate and save when due, or save and leave when any rank
+was asked to stop, or go back to the newest checkpoint when the loss has a spike.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from contextlib import closing
+
+from torch import Tensor
 
 from seed_dist.faults import fault_point
+from seed_dist.train.boundary import mean_loss, meet
 from seed_dist.train.events import count_skip, log_step, save, validate
+from seed_dist.train.replicas import check_replicas
 from seed_dist.train.run import Outcome, Run
 from seed_dist.train.schedule import learning_rate
+from seed_dist.train.spikes import is_spike, roll_back
 from seed_dist.train.state import seed_everything
 from seed_dist.train.steps import steps_ahead
 
@@ -21,12 +29,20 @@ def train(run: Run, last_step: int) -> Outcome:
 
     Raises TrainingError when gradients stay non-finite, CheckpointError when the last save fails.
     """
-    engine, comm, state, training = run.engine, run.engine.comm, run.state, run.training
     run.stage.train()
-    if state.step == 0:
+    if run.state.step == 0:
         validate(run)  # where training starts from; and what breaks in validation breaks now, not hours later
-    # The reader starts here and not earlier, because only now the position is known.
-    steps = steps_ahead(run, last_step)
+    while True:
+        # The reader starts here and not earlier, because only now the position is known.
+        with closing(steps_ahead(run, last_step)) as steps:
+            outcome = _train(run, last_step, steps)
+        if outcome is not None:
+            return outcome
+
+
+def _train(run: Run, last_step: int, steps: Iterable[list[dict[str, Tensor]]]) -> Outcome | None:
+    """None when training went back, so that other steps are to be read."""
+    engine, comm, state, training = run.engine, run.engine.comm, run.state, run.training
     began_s = time.monotonic()
     for micro_batches in steps:
         data_wait_s = time.monotonic() - began_s
@@ -37,22 +53,29 @@ def train(run: Run, last_step: int) -> Outcome:
             engine.backward(loss)
             outputs.append({"loss": loss.detach(), **metrics})
         fault_point("train.before_step", comm.rank, state.step)
+        if training.replica_check_every and (state.step + 1) % training.replica_check_every == 0:
+            check_replicas(run.stage, comm)
         lr = learning_rate(training, state.step)
         result = engine.step(lr)
         run.stage.after_step(engine, result.applied)
         fault_point("train.before_advance", comm.rank, state.step)
         state.advance(result.applied, training.global_batch)
 
+        boundary = meet(comm, state.step, mean_loss(outputs), bool(run.stop))
         is_last = state.step == last_step
         if not result.applied:
-            count_skip(run, outputs)
+            count_skip(run, outputs, micro_batches, result.at_scale_floor)
         if is_last or state.step % training.log_every == 0:
             timing = {"step_s": time.monotonic() - began_s, "data_wait_s": data_wait_s}
             log_step(run, outputs, {"lr": lr, "grad_norm": result.grad_norm, **timing})
         if state.step % training.validate_every == 0 or state.step == training.steps:
             validate(run)
-        is_stopping = comm.agree(bool(run.stop)) and not is_last
-        if is_last or is_stopping or state.step % training.checkpoint_every == 0:
+        if result.applied and is_spike(state, boundary.loss, training) and roll_back(run):
+            return None
+        is_stopping = boundary.stop and not is_last
+        # What is saved in the middle of a spike would be gone back to.
+        is_due = state.step % training.checkpoint_every == 0 and state.odd_in_a_row == 0
+        if is_last or is_stopping or is_due:
             save(run, is_last_chance=is_last or is_stopping)
         if is_stopping:
             run.journal.write("stop", state.step, reason=run.stop.signal_name)

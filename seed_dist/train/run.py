@@ -38,3 +38,4 @@ class Run:
     progress: Progress
     stop: StopRequest
     seed: int
+    alarm: str | None = None  # what the stage said last

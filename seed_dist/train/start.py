@@ -4,6 +4,7 @@ needs.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seed_dist.config import Recipe, StageName
+from seed_dist.config import Recipe, StageName, TrainConfig
 from seed_dist.dist.checkpoint import load_checkpoint, newest_checkpoint, verify_checkpoint
 from seed_dist.dist.comm import Comm, on_main
-from seed_dist.dist.ds_config import load_ds_config
+from seed_dist.dist.ds_config import fitted_training, load_ds_config
 from seed_dist.dist.engine import Engine, start_engine
 from seed_dist.dist.precision import precision_on
 from seed_dist.dist.preempt import stop_requests
@@ -58,7 +59,10 @@ class Request:
 
 def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
     """Train one stage as far as asked, and export it when it is finished."""
-    recipe, training = request.recipe, request.recipe.training(request.stage)
+    section = f"{request.stage}_training"
+    training = fitted_training(section, request.recipe.training(request.stage), comm.size)
+    changes: dict[str, Any] = {section: training}
+    recipe = dataclasses.replace(request.recipe, **changes)
     with (
         _own_run_directory(request, comm) as folder,
         copied_to_mlflow(folder, request.mlflow, comm.rank),
@@ -73,11 +77,11 @@ def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
         state = _load(start, engine) if start else TrainState()
         # Everything that a wrong option can break has been built: from here on the folder belongs to this
         # configuration.
-        on_main(comm, lambda: record_run(folder, recipe, request.identity, comm.size))
+        on_main(comm, lambda: record_run(folder, request.recipe, request.identity, comm.size))
         journal = Journal(folder / JOURNAL if comm.rank == 0 else None)
         journal.write("start", state.step, world_size=comm.size, source=str(start.path) if start else None, **attempt())
         journal.write("data", state.step, splits=data.composition(training))
-        _LOG.info("%s: %s", request.stage, _describe(request, state, start, engine))
+        _LOG.info("%s: %s", request.stage, _describe(training, state, start, engine))
         for split, part in data.composition(training).items() if len(data.parts) > 1 else ():
             _LOG.info("  %s: %d samples, share %.4g, %.3g passes", split, *part.values())
         last_step = min(request.last_step, training.steps)
@@ -172,8 +176,8 @@ def _load(start: _Start, engine: Engine) -> TrainState:
     return TrainState() if start.weights_only else TrainState.from_dict(saved)
 
 
-def _describe(request: Request, state: TrainState, start: _Start | None, engine: Engine) -> str:
-    training, comm = request.recipe.training(request.stage), engine.comm
+def _describe(training: TrainConfig, state: TrainState, start: _Start | None, engine: Engine) -> str:
+    comm = engine.comm
     trainable = sum(p.numel() for p in engine.module.parameters() if p.requires_grad)
     source = f"goes on at step {state.step}" if state.step else "starts"
     if start is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,24 @@ import torch
 
 @dataclass
 class TrainState:
-    """Position and counters. `step` is both the number of steps done and the place in the data."""
+    """Position, counters, and what the detector of loss spikes remembers.
+
+    `step` is the number of steps done, and the place in the data but for `batch_offset`, the batches left out so far.
+    """
 
     step: int = 0
     samples: int = 0  # over all ranks
     skipped: int = 0  # steps whose gradients were not finite, in all
     skipped_in_a_row: int = 0
+    batch_offset: int = 0
+    rollbacks: int = 0
+    odd_in_a_row: int = 0  # losses, see `train.spikes`
+    recent_losses: list[float] = field(default_factory=list)
+
+    @property
+    def batch(self) -> int:
+        """The global batch of the step that comes next."""
+        return self.step + self.batch_offset
 
     def advance(self, applied: bool, samples: int) -> None:
         """One step is done; a skipped one also moves on in the data, so that its batch is not met again."""
@@ -34,7 +46,8 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainState:
-        return cls(**{field.name: int(values[field.name]) for field in dataclasses.fields(cls)})
+        """The reverse; what an older checkpoint does not know of is as at the start."""
+        return cls(**{known.name: values[known.name] for known in dataclasses.fields(cls) if known.name in values})
 
 
 def derived_seed(*parts: object) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ _TIMEOUT_SHARE = 0.1
 _MAX_ANNOUNCED = 512  # steps; a window of the order may be longer where samples are small, but then a few steps do
 
 
-def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
-    """This rank's micro-batches of the steps from `run.state` on. Tensors are valid until the next step is asked for:
-    by then the optimizer step, which waits for the device, has seen to it that no copy to it is under way.
+def steps_ahead(run: Run, last_step: int) -> Generator[list[dict[str, Tensor]], None, None]:
+    """This rank's micro-batches of the steps from `run.state` on, until `last_step` are done.
+
+    Tensors are valid until the next step is asked for: by then the optimizer step, which waits for the device, has seen
+    to it that no copy to it is under way.
     """
     train = run.stage.data.train
     timeout_s = run.stage.recipe.engine.collective_timeout_s * _TIMEOUT_SHARE
@@ -29,9 +31,9 @@ def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
     count = min(_MAX_SLOTS, max(2, _SLOT_BYTES // step_bytes))
     announce = _Announcer(run, last_step)
 
-    def make(step: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
-        announce(step)
-        return read_step(run, step, slot)
+    def make(number: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
+        announce(number)
+        return read_batch(run, number, slot)
 
     work = Work(
         make=make,
@@ -39,26 +41,26 @@ def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
         read_of=train.read_of,
         timeout_s=timeout_s,
     )
-    return prefetched(work, run.state.step, last_step)
+    return prefetched(work, run.state.batch, last_step + run.state.batch_offset)
 
 
-def read_step(run: Run, step: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
-    """This rank's micro-batches of a step, a function of the step number; the stored features lie in `slot`."""
-    parts = zip(run.order.micro_batches(step), slot, strict=True)
-    return [run.stage.make_batch(ids, step, buffers) for ids, buffers in parts]
+def read_batch(run: Run, number: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
+    """This rank's micro-batches of a global batch, a function of its number; the stored features lie in `slot`."""
+    parts = zip(run.order.micro_batches(number), slot, strict=True)
+    return [run.stage.make_batch(ids, number, buffers) for ids, buffers in parts]
 
 
 class _Announcer:
     """Tells remote data what will be read, a window of the order ahead: a window's first steps need all its blocks."""
 
     def __init__(self, run: Run, last_step: int) -> None:
-        self._run, self._next, self._last = run, run.state.step, last_step
+        self._run, self._next, self._last = run, run.state.batch, last_step + run.state.batch_offset
         window_steps = -(-run.order.samples.window_samples // run.training.global_batch)
         self._ahead = min(window_steps, _MAX_ANNOUNCED)
 
-    def __call__(self, step: int) -> None:
+    def __call__(self, number: int) -> None:
         train = self._run.stage.data.train
-        while train.is_remote and self._next < min(step + self._ahead + 1, self._last):
+        while train.is_remote and self._next < min(number + self._ahead + 1, self._last):
             ids = np.concatenate(self._run.order.micro_batches(self._next))
             train.announce(ids, self._run.stage.drawn_views(ids, self._next))
             self._next += 1

@@ -41,7 +41,7 @@ def _contrastive(comm: Comm, with_gradient: bool) -> dict[str, torch.Tensor]:
     temperature = torch.tensor(0.3, requires_grad=True)
     gather = comm.gather_with_gradient if with_gradient else comm.gather
     normal = [F.normalize(feature, dim=-1) for feature in (image, text)]
-    loss = contrastive_loss(*normal, temperature, 0.1, gather, comm.rank)
+    loss = contrastive_loss(*normal, temperature, 0.1, gather, comm.rank * len(image))
     loss.backward()
     assert image.grad is not None
     assert text.grad is not None

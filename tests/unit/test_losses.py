@@ -49,8 +49,10 @@ def losses_by_rank(image: torch.Tensor, text: torch.Tensor, ranks: int, with_gra
         whole = image if any(part is x for x in image_parts) else text
         return whole if with_gradient else whole.detach()
 
+    rows = len(image_parts[0])
     return [
-        contrastive_loss(image_parts[rank], text_parts[rank], TEMPERATURE, 0.1, gather, rank) for rank in range(ranks)
+        contrastive_loss(image_parts[rank], text_parts[rank], TEMPERATURE, 0.1, gather, rank * rows)
+        for rank in range(ranks)
     ]
 
 

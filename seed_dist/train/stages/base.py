@@ -21,6 +21,7 @@ from seed_dist.errors import MismatchError
 from seed_dist.models.coder import Coder
 from seed_dist.models.model_files import module_fingerprint
 from seed_dist.models.qformer import CausalQFormer
+from seed_dist.order import rank_rows
 from seed_dist.train.data import StageData
 from seed_dist.train.state import coins, derived_seed
 
@@ -39,9 +40,10 @@ class Stage(nn.Module, ABC):
 
     without_decay: Collection[str] = ()  # names of parameters that weight decay leaves alone, besides biases and norms
 
-    def __init__(self, recipe: Recipe, data: StageData, comm: Comm) -> None:
+    def __init__(self, recipe: Recipe, data: StageData, comm: Comm, micro_batch: int) -> None:
         super().__init__()
         self.recipe, self.data, self.comm = recipe, data, comm
+        self.rows = rank_rows(micro_batch, comm.size)  # samples of every rank in a micro-batch of training
 
     @abstractmethod
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -73,6 +75,10 @@ class Stage(nn.Module, ABC):
         """Further figures for the journal, equal on all ranks; only called when a step is logged."""
         return {}
 
+    def alarm(self) -> str | None:
+        """What goes wrong though every number is finite, equal on all ranks; only called when a step is logged."""
+        return None
+
     def drawn_views(self, ids: Ids, step: int) -> Ids | None:
         """Which view [B] of each training sample a step takes: a function of (seed, id, step). None where all have
         one.
@@ -94,6 +100,12 @@ class Stage(nn.Module, ABC):
         """This rank's part of the validation samples."""
         count = min(len(self.data.val), self.validation_samples)
         return np.array_split(np.arange(count, dtype=np.int64), self.comm.size)[self.comm.rank]
+
+    def share(self, loss: Tensor) -> Tensor:
+        """A mean over this rank's samples, weighted so that its mean over ranks is the mean over all samples."""
+        mean = sum(self.rows) / len(self.rows)
+        own = self.rows[self.comm.rank]
+        return loss if own == mean else loss * (own / mean)
 
     @property
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from seed_dist.assets import resolve
 from seed_dist.config import Recipe
 from seed_dist.data.reader import Buffers
-from seed_dist.dist.comm import Comm
+from seed_dist.dist.comm import Comm, gather_rows
 from seed_dist.errors import ConfigError, MismatchError
 from seed_dist.losses import contrastive_loss
 from seed_dist.models.captions import CaptionTokenizer, exchanged
@@ -29,13 +30,14 @@ class CausalQFormerStage(Stage):
     """Trains `qformer` with its projections, temperature and `ln_vision`."""
 
     def __init__(self, recipe: Recipe, data: StageData, comm: Comm) -> None:
-        super().__init__(recipe, data, comm)
+        super().__init__(recipe, data, comm, recipe.causal_qformer_training.micro_batch)
         self.tokenizer = CaptionTokenizer(recipe.backbones.text_tokenizer, recipe.qformer.max_text_tokens)
         _check(recipe, data, len(self.tokenizer))
         unknown = self.tokenizer.unknown_share(data.some_captions(CAPTIONS_LOOKED_AT))
         warn_of_unknown_words(unknown, recipe.backbones.text_tokenizer, comm)
         self.qformer = CausalQFormer(recipe.qformer)
-        self._gather = comm.gather_with_gradient if recipe.qformer.gather_with_gradient else comm.gather
+        gather = comm.gather_with_gradient if recipe.qformer.gather_with_gradient else comm.gather
+        self._gather = partial(gather_rows, gather, rows=self.rows)
 
     @property
     def validation_samples(self) -> int:
@@ -50,10 +52,10 @@ class CausalQFormerStage(Stage):
             self.qformer.temperature,
             self.recipe.qformer.label_smoothing,
             self._gather,
-            self.comm.rank,
+            sum(self.rows[: self.comm.rank]),
             text[captions:] * batch["is_changed"] if "is_changed" in batch else None,
         )
-        return loss, {"temperature": self.qformer.temperature.detach().float()}
+        return self.share(loss), {"temperature": self.qformer.temperature.detach().float()}
 
     def prepare(self) -> None:
         """Start from a trained Q-Former, if the recipe names one."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seed_dist.config import Recipe
 from seed_dist.data.reader import Buffers
-from seed_dist.dist.comm import Comm
+from seed_dist.dist.comm import Comm, gather_rows
 from seed_dist.dist.engine import Engine
 from seed_dist.errors import MismatchError
 from seed_dist.losses import codebook_losses
@@ -27,6 +27,8 @@ from seed_dist.train.state import coins, derived_seed
 
 _KMEANS_VECTORS_PER_CODE = 32
 _REVIVAL_CANDIDATES = 2048  # vectors that each rank offers at most
+# Of the size of the codebook. Trained ones of this project lie above a tenth, published ones above a quarter.
+_COLLAPSED_SHARE = 0.02
 _VALIDATION_BLOCK = 256  # samples per forward pass
 
 
@@ -34,7 +36,7 @@ class CodebookStage(Stage):
     """Trains `model`; its usage statistics are buffers, so they are in every checkpoint."""
 
     def __init__(self, recipe: Recipe, data: StageData, comm: Comm, qformer_export: Path) -> None:
-        super().__init__(recipe, data, comm)
+        super().__init__(recipe, data, comm, recipe.codebook_training.micro_batch)
         self._target = recipe.codebook.generation_target
         _check(recipe, data)
         self._qformer_export = qformer_export
@@ -52,6 +54,7 @@ class CodebookStage(Stage):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         output = self.model(batch["causal"], batch.get("kept"))
         losses = codebook_losses(output, batch["causal"], batch["target"], self.recipe.codebook)
+        losses = {name: self.share(value) for name, value in losses.items()}
         self._codes.append(output.quantized.codes.detach())
         self._causal = batch["causal"]
         return losses.pop("loss"), {name: value.detach().float() for name, value in losses.items()} | self._weighted(
@@ -89,7 +92,7 @@ class CodebookStage(Stage):
         after = self.recipe.codebook.revive_after_steps
         if after == 0 or not bool((quantizer.usage_statistics.idle >= after).any()):
             return  # the counts are global, so all ranks decide alike
-        candidates = self.comm.gather(self._revival_candidates())
+        candidates = self._revival_candidates()
         revival = quantizer.revive(candidates, self.recipe.seed)
         engine.overwrite_rows(f"model.{CODEBOOK_PARAMETER}", revival.rows, revival.values)
 
@@ -97,6 +100,22 @@ class CodebookStage(Stage):
         """Over the last `usage_window_steps` global batches."""
         usage = self.model.quantizer.usage()
         return {"codes_used_fraction": usage.used_fraction, "codes_perplexity": usage.perplexity}
+
+    def alarm(self) -> str | None:
+        """A collapse: over a whole window of steps hardly any code is used."""
+        codebook, statistics = self.recipe.codebook, self.model.quantizer.usage_statistics
+        usage = self.model.quantizer.usage()
+        if int(statistics.steps) < codebook.usage_window_steps or usage.perplexity >= _COLLAPSED_SHARE * codebook.size:
+            return None
+        remedy = (
+            "raise entropy_loss_weight or lower the learning rate"
+            if codebook.revive_after_steps
+            else "set revive_after_steps"
+        )
+        return (
+            f"the codebook has collapsed: over the last {codebook.usage_window_steps} steps the perplexity of codes "
+            f"is {usage.perplexity:.1f} of {codebook.size}. In the section codebook of the recipe, {remedy}."
+        )
 
     def validate(self) -> dict[str, float]:
         """Mean cosines of recovered causal and generation embeddings; use of the codes over the validation samples."""
@@ -150,10 +169,12 @@ class CodebookStage(Stage):
 
     @torch.no_grad()
     def _revival_candidates(self) -> Tensor:
-        """Encoded vectors [N, c] of this rank's last micro-batch, evenly spaced; N is equal on all ranks."""
+        """Encoded vectors [N, c] of the last micro-batch, evenly spaced on every rank; equal on all ranks."""
         assert self._causal is not None, "revival comes after a forward pass"
         vectors = self.model.encode_vectors(self._causal).flatten(0, 1)
-        return vectors[:: -(-len(vectors) // _REVIVAL_CANDIDATES)]
+        numbers = [rows * self.recipe.qformer.queries for rows in self.rows]
+        stride = -(-max(numbers) // _REVIVAL_CANDIDATES)
+        return gather_rows(self.comm.gather, vectors[::stride], [-(-number // stride) for number in numbers])
 
 
 def _check(recipe: Recipe, data: StageData) -> None:

@@ -30,7 +30,7 @@ class LoraStage(Stage):
     """Trains the adapters and the image tokens of `model`; the rest of it is frozen and in no checkpoint."""
 
     def __init__(self, recipe: Recipe, data: StageData, comm: Comm, tokenizer_export: Path) -> None:
-        super().__init__(recipe, data, comm)
+        super().__init__(recipe, data, comm, recipe.lora_training.micro_batch)
         self._tokenizer_export = tokenizer_export
         _check(recipe, data)
         coder = load_coder(tokenizer_export)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from seed_dist.config import EngineConfig, TrainConfig
-from seed_dist.dist.ds_config import DS_CONFIGS, Precision, check_world_size, load_ds_config, resolve_precision
+from seed_dist.dist.ds_config import DS_CONFIGS, Precision, fitted_training, load_ds_config, resolve_precision
 from seed_dist.errors import ConfigError
 
 TRAINING = TrainConfig(steps=10, global_batch=96, accumulation=3, clip_norm=0.7)
@@ -70,13 +71,20 @@ def test_a_file_that_is_not_there_or_not_json_is_named(tmp_path: Path) -> None:
         load_ds_config(EngineConfig(deepspeed=str(path)), TRAINING, "fp32", 1)
 
 
-@pytest.mark.parametrize("size", [1, 2, 4, 8, 16, 32])
-def test_world_sizes_that_divide_the_micro_batch_pass(size: int) -> None:
-    check_world_size("lora_training", TRAINING, size)
+@pytest.mark.parametrize("size", [1, 2, 5, 32])
+def test_any_number_of_ranks_can_share_a_micro_batch(size: int) -> None:
+    assert fitted_training("lora_training", TRAINING, size) == TRAINING
 
 
-def test_a_world_size_that_does_not_divide_names_some_that_do() -> None:
+def test_fewer_ranks_get_more_and_smaller_micro_batches_where_their_memory_is_limited() -> None:
+    limited = dataclasses.replace(TRAINING, max_rank_batch=6)
+    fitted = [fitted_training("lora_training", limited, size) for size in (8, 7, 4, 3, 1)]
+    assert [training.accumulation for training in fitted] == [3, 3, 6, 6, 24]
+    assert all(-(-training.micro_batch // size) <= 6 for training, size in zip(fitted, (8, 7, 4, 3, 1), strict=True))
+
+
+def test_too_many_ranks_are_told_how_many_would_do() -> None:
     with pytest.raises(ConfigError) as caught:
-        check_world_size("lora_training", TRAINING, 5)
-    for part in ("5 ranks", "lora_training.global_batch 96", "4", "8", "multiple of 15"):
+        fitted_training("lora_training", TRAINING, 33)
+    for part in ("33 ranks", "lora_training.global_batch 96", "at most 32 ranks"):
         assert part in str(caught.value)
