@@ -21,13 +21,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from seed_dist.data.cells import CellReader
 from seed_dist.data.filters import Filters, UnusablePairError
-from seed_dist.data.image_shard import image_bytes, usable_captions, use_image
+from seed_dist.data.image_shard import candidates, use_image
 from seed_dist.data.joint_work import do_jointly
 from seed_dist.data.leases import Leases
 from seed_dist.data.listing import Listing, read_slice
+from seed_dist.data.patience import Patience
 from seed_dist.data.progress import progress_bar
+from seed_dist.data.request import ShardOptions
 from seed_dist.faults import fault_point
 from seed_dist.fsio import atomic_file
 from seed_dist.pixels import UnusableImageError, as_rgb
@@ -49,6 +50,7 @@ class PrintTask:
     listing: Path
     number: int
     filters: Filters
+    patience: Patience
 
     @property
     def piece(self) -> str:
@@ -56,15 +58,20 @@ class PrintTask:
         return self.path.stem
 
 
-def find_copies(listing: Listing, folder: Path, filters: Filters, workers: int, leases: Leases) -> dict[int, int]:
+def find_copies(listing: Listing, folder: Path, options: ShardOptions, leases: Leases) -> dict[int, int]:
     """Positions of pairs whose picture came before -> position of the earlier one. Files of prints go to `folder`."""
+    filters = options.filters
     paths = [
         folder / f"prints-{number:06d}-{made_from}-{filters.digest}.npy"
         for number, made_from in enumerate(listing.slices)
     ]
-    tasks = [PrintTask(path, listing.path, number, filters) for number, path in enumerate(paths) if not path.exists()]
+    tasks = [
+        PrintTask(path, listing.path, number, filters, options.patience)
+        for number, path in enumerate(paths)
+        if not path.exists()
+    ]
     bar = progress_bar(len(paths), len(paths) - len(tasks), "looking for duplicates", "slices")
-    with bar, closing(do_jointly(partial(_print_slice, leases), tasks, workers, leases)) as running:
+    with bar, closing(do_jointly(partial(_print_slice, leases), tasks, options.workers, leases)) as running:
         for _ in running:
             bar.update(1)
     table = np.concatenate([np.load(path, allow_pickle=False) for path in paths])
@@ -88,14 +95,14 @@ def write_prints(task: PrintTask) -> None:
     """[pairs, 1 + 16] uint8: whether the pair is usable, and the print of its picture."""
     pairs = read_slice(task.listing, task.number)
     table = np.zeros((len(pairs), 1 + PRINT_BYTES), dtype=np.uint8)
-    with CellReader() as cells:
-        for row, pair in zip(table, pairs, strict=True):
-            try:
-                usable_captions(pair, task.filters)
-                data = image_bytes(pair, cells)
-                value = use_image(data, task.filters, partial(_print, data, task))
-            except (UnusablePairError, UnusableImageError):
+    with closing(candidates(pairs, task.filters, task.patience)) as found:
+        for row, candidate in zip(table, found, strict=True):
+            if isinstance(candidate, UnusablePairError):
                 continue  # the shard says why
+            try:
+                value = use_image(candidate.image, task.filters, partial(_print, candidate.image, task))
+            except (UnusablePairError, UnusableImageError):
+                continue
             row[0], row[1:] = 1, np.frombuffer(value, np.uint8)
     with atomic_file(task.path) as file:
         np.save(file, table, allow_pickle=False)

@@ -124,8 +124,9 @@ def _listed(paths: list[Path], out: Path, options: ShardOptions, others: Sequenc
 
 def make_listing(path: Path, paths: Sequence[Path], options: ShardOptions) -> Listing:
     """The pairs of the sources that are asked for, in a file. DataError where there are none."""
-    source, seen = list_source(paths, options.captions, options.columns), Counter[str]()
-    listing = write_listing(path, source, _within(source, options.hash_range, seen), options.shard_samples)
+    source, seen = list_source(paths, options.captions, options.columns, options.patience), Counter[str]()
+    pairs = _within(source, options.hash_range, seen)
+    listing = write_listing(path, source, pairs, options.shard_samples, options.patience)
     if not listing.pairs:
         raise DataError(_nothing_text(seen.total(), options))
     return listing
@@ -172,7 +173,7 @@ def make_tasks(listing: Listing, out: Path, options: ShardOptions, leases: Lease
     """A task per slice. Duplicates are looked for first, where that is asked for, with files below `out`."""
     copies: dict[int, int] = {}
     if options.filters.drop_duplicates is not None:
-        copies = find_copies(listing, out / PROGRESS, options.filters, options.workers, leases)
+        copies = find_copies(listing, out / PROGRESS, options, leases)
     tasks, positions = [], iter(sorted(copies))
     following = next(positions, None)
     for number, made_from in enumerate(listing.slices):
@@ -187,7 +188,7 @@ def make_tasks(listing: Listing, out: Path, options: ShardOptions, leases: Lease
             made_from = digest.value
         tasks.append(
             ShardTask(out, shard_name(number), number, first, count, listing.path, made_from,
-                      options.policy, options.filters, own)
+                      options.policy, options.filters, options.patience, own)
         )  # fmt: skip
     return tasks
 
