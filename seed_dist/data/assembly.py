@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seed_dist.data.filters import PASSING
 from seed_dist.data.index import DIGESTS, INDEX_NAME, IndexRow, read_rows, write_index, write_rows
 from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest, write_manifest
 from seed_dist.errors import DataError, MismatchError
@@ -89,10 +90,10 @@ class Assembly:
     def begin(self, update: bool = False) -> Manifest | None:
         """Prepare the folder; the value is the manifest when the set is finished already under the same plan.
 
-        With `update` the source may be another than that of an earlier plan: the set is open again, and shards whose
-        part of the source is unchanged stay. Of several processes one at a time may be in here. Raises MismatchError
-        where the folder holds (part of) a set of another plan, DataError where it holds other files or a finished set
-        has lost a file.
+        With `update` the source may be another than that of an earlier plan, or pairs may be missing that may come
+        another time: the set is open again, and shards whose part of the source is unchanged stay. Of several
+        processes one at a time may be in here. Raises MismatchError where the folder holds (part of) a set of another
+        plan, DataError where it holds other files or a finished set has lost a file.
         """
         may_differ = _OF_THE_SOURCE if update else frozenset()
         if (self.folder / MANIFEST_NAME).exists():
@@ -100,7 +101,7 @@ class Assembly:
             existing = Plan(manifest.kind, manifest.parents, manifest.details)
             self._compare(existing, may_differ)
             require_files(self.folder, manifest)
-            if not self._differences(existing):
+            if not self._differences(existing) and not (update and PASSING & manifest.details["rejected"].keys()):
                 remove_progress(self.folder)
                 return manifest
             self._reopen(manifest)
@@ -153,6 +154,12 @@ class Assembly:
     def withdraw(self, shard: str) -> None:
         """Take back that a shard is finished."""
         self._record_path(shard).unlink(missing_ok=True)
+
+    def withdraw_passing(self) -> None:
+        """Take back the shards whose losses may come another time. No other process may be at the work."""
+        for shard in self.announced():
+            if any(reject.reason in PASSING for reject in self._record(shard).rejects):
+                self.withdraw(shard)
 
     def records(self, shards: Iterable[str]) -> Iterator[ShardRecord]:
         """The announced records of these shards, read one by one: all of them together may not fit into memory."""

@@ -66,7 +66,8 @@ class Fetcher:
             reason = getattr(error, "reason", None) or error
             if isinstance(reason, urllib3.exceptions.ResponseError):
                 raise UnusablePairError("not_downloaded", f"more than {_REDIRECTS} redirections") from None
-            is_late = isinstance(reason, urllib3.exceptions.TimeoutError | TimeoutError)
+            is_refused = isinstance(reason, urllib3.exceptions.NewConnectionError)  # which urllib3 calls late, too
+            is_late = isinstance(reason, urllib3.exceptions.TimeoutError | TimeoutError) and not is_refused
             raise _TryAgainError(f"{type(reason).__name__}: {reason}", is_late) from None
         return data
 

@@ -42,14 +42,15 @@ def images_ahead(
         begun: deque[_Begun | None] = deque()
         room = {files: _AHEAD, urls: _AHEAD * patience.fetches}
         for place in places:
-            lane, read = (urls, fetcher.fetch) if is_url(place) else (files, reader.read)
+            lane = urls if is_url(place) else files
             while begun and (begun[0] is None or not room[lane]):
                 yield _outcome(begun.popleft(), room, patience)
             if place is None:
                 begun.append(None)
                 continue
             room[lane] -= 1
-            begun.append((lane, lane.submit(_shown(place), partial(read, place))))
+            read = partial(fetcher.fetch, place) if is_url(place) else partial(reader.read, place)
+            begun.append((lane, lane.submit(_shown(place), read)))
         while begun:
             yield _outcome(begun.popleft(), room, patience)
 

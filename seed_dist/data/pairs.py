@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_CAPTION_BYTES = 1 << 16  # longer texts are no captions; the rest is not even read
@@ -58,7 +59,7 @@ class Source:
     pairs: Callable[[], Iterator[Pair]]
 
 
-def is_url(image: object) -> bool:
+def is_url(image: object) -> TypeGuard[str]:
     """Whether an image is to be fetched; paths begin with a slash."""
     return isinstance(image, str) and _URL.match(image) is not None
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -44,6 +47,21 @@ class Patience:
     def in_words(self) -> str:
         attempts = f"{1 + self.retries} attempts of " if self.retries else ""
         return f"no answer in {attempts}{self.timeout_s:g} s"
+
+
+def answers(path: Path, patience: Patience) -> bool:
+    """Whether the beginning of a file can be read in time, if only to learn that it cannot be read."""
+    with Lane(patience.timeout_s, patience.retries) as lane, suppress(OSError):
+        try:
+            lane.call(str(path), partial(_first_byte, path))
+        except HungError:
+            return False
+    return True
+
+
+def _first_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1)
 
 
 class HungError(Exception):

@@ -82,6 +82,8 @@ def shard_source(sources: Path | Sequence[Path], out: Path, options: ShardOption
                 return ShardOutcome(finished, True)
             if not others:
                 assembly.discard_partials()
+                if options.update:
+                    assembly.withdraw_passing()
                 save_request(out, Request.of(paths, options))
             stack.enter_context(take_part(leases))
         try:

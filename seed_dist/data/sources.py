@@ -13,7 +13,7 @@ from pathlib import Path
 from seed_dist.data.caption_json_source import caption_json_pairs
 from seed_dist.data.folder_source import folder_pairs, has_pairs, having, stems
 from seed_dist.data.pairs import IMAGE_SUFFIXES, Pair, Source, readable
-from seed_dist.data.patience import Patience
+from seed_dist.data.patience import Patience, answers
 from seed_dist.data.table_source import TABLE_SUFFIXES, Columns, open_table, suffix_of, table_pairs
 from seed_dist.data.tar_source import tar_pairs
 from seed_dist.errors import DataError
@@ -42,7 +42,8 @@ def list_source(
     if captions is None:
         found = [_source(path, columns, patience) for path in paths]
     elif len(paths) == 1:
-        found = [_table(path, columns, source_root(paths[0])) for path in _captions_files(paths[0], captions)]
+        root = source_root(paths[0])
+        found = [_table(path, columns, root, patience) for path in _captions_files(paths[0], captions)]
     else:
         raise DataError(f"--captions {captions} goes with one source, the folder of its images; {len(paths)} are given")
     found = [_below(path, source) for path, source in zip(paths, found, strict=True)] if len(paths) > 1 else found
@@ -78,8 +79,8 @@ def _source(path: Path, columns: Columns, patience: Patience) -> Source:
         return _directory(path, columns, patience)
     _require_regular(path)
     if path.suffix.lower() == ".tar":
-        return Source("tar", partial(tar_pairs, path.absolute(), columns))
-    return _table(path, columns, path.parent)
+        return Source("tar", partial(tar_pairs, path.absolute(), columns, patience))
+    return _table(path, columns, path.parent, patience)
 
 
 def _require_regular(path: Path) -> None:
@@ -94,12 +95,14 @@ def _directory(folder: Path, columns: Columns, patience: Patience) -> Source:
     top = sorted((path for path in folder.iterdir() if path.is_file() and path.name[0] != "."), key=os.fsencode)
     tars = [path for path in top if path.suffix.lower() == ".tar"]
     if tars:
-        return Source("tar", lambda: chain.from_iterable(tar_pairs(path.absolute(), columns) for path in tars))
+        return Source(
+            "tar", lambda: chain.from_iterable(tar_pairs(path.absolute(), columns, patience) for path in tars)
+        )
     tables = [path for path in top if suffix_of(path) in TABLE_SUFFIXES]
     tables = tables or [path for path in top if path.suffix.lower() == ".json"]
     kinds = sorted({suffix_of(table) for table in tables})
     if len(kinds) == 1:
-        found = [_table(table, columns, folder) for table in tables]
+        found = [_table(table, columns, folder, patience) for table in tables]
         return Source(found[0].kind, lambda: chain.from_iterable(table.pairs() for table in found))
     if kinds:
         raise DataError(
@@ -129,8 +132,12 @@ def _captions_files(source: Path, captions: Path) -> list[Path]:
     raise DataError(f"--captions {captions} is no file, neither here nor in {source}. Give the path of the table.")
 
 
-def _table(path: Path, columns: Columns, root: Path) -> Source:
+def _table(path: Path, columns: Columns, root: Path, patience: Patience) -> Source:
     path, root, suffix = path.absolute(), root.absolute(), suffix_of(path)
+    if not answers(path, patience):
+        raise DataError(
+            f"{path} cannot be read: {patience.in_words}. Run the same command again when its disk answers."
+        )
     if suffix == ".json":
         return Source("json", partial(caption_json_pairs, path, columns, root))
     if suffix not in TABLE_SUFFIXES:
