@@ -29,7 +29,7 @@ from typing import Any
 
 from seed_dist.cli import run_command
 from seed_dist.data.filters import DUPLICATES, Filters
-from seed_dist.data.image_policy import EXIF_TURNS, FORMATS, RESIZES, ImagePolicy
+from seed_dist.data.image_policy import EXIF_TURNS, FORMATS, RESAMPLES, RESIZES, ImagePolicy
 from seed_dist.data.patience import Patience
 from seed_dist.data.request import ShardOptions
 from seed_dist.data.sharding import ShardOutcome, shard_source
@@ -56,7 +56,7 @@ def main() -> None:
             given.fetch,
         ),
         hash_range=(given.hash_range[0], given.hash_range[1]),
-        policy=ImagePolicy(given.resize, given.size_px, given.format, given.quality, given.exif),
+        policy=ImagePolicy(given.resize, given.size_px, given.format, given.quality, given.exif, given.resample),
         filters=Filters(
             given.min_side_px,
             given.max_aspect,
@@ -122,6 +122,8 @@ def _add_policy(group: Any) -> None:
     add("--resize", choices=RESIZES, default=defaults.resize,
         help="shorter: shrink that side to --size-px; squash: a square of it (default: %(default)s)")  # fmt: skip
     add("--size-px", type=int, metavar="N", help="pixels for --resize")
+    add("--resample", choices=RESAMPLES, default=defaults.resample,
+        help="for --resize; area: faster and softer, as img2dataset does it (default: %(default)s)")  # fmt: skip
     add("--format", choices=FORMATS, default=defaults.format, help="keep: other than JPEG, PNG, WebP become PNG")
     add("--quality", type=int, default=defaults.quality, metavar="Q",
         help="of JPEG and WebP that are made here, 1 to 100 (default: %(default)s)")  # fmt: skip

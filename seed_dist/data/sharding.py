@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -167,7 +167,7 @@ def _plan(listing: Listing, options: ShardOptions) -> Plan:
     }
     if options.policy != ImagePolicy():
         details["images"] = "bytes of the source where the policy asks for no change"
-        details["policy"] = asdict(options.policy)
+        details["policy"] = options.policy.details
     return Plan("images", {"source": listing.fingerprint}, details)
 
 
