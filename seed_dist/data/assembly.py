@@ -26,7 +26,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seed_dist.data.filters import PASSING
-from seed_dist.data.index import DIGESTS, INDEX_NAME, IndexRow, read_rows, write_index, write_rows
+from seed_dist.data.index import (
+    DIGESTS,
+    INDEX_NAME,
+    IndexRow,
+    file_digests,
+    read_rows,
+    write_index,
+    write_rows,
+)  # fmt: skip
 from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest, write_manifest
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.faults import fault_point
@@ -36,8 +44,9 @@ REJECTS_NAME = "rejects.parquet"
 PROGRESS = ".progress"
 PLAN_NAME = "plan.json"
 _OWN_FILES = (INDEX_NAME, REJECTS_NAME)
-_REJECT_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail", "shard")])
+_REJECT_SCHEMA = pa.schema([(name, pa.large_string()) for name in ("source", "reason", "detail", "shard")])
 _READ_ROWS = 1 << 12
+REJECT_DIGESTS = "reject_list"  # the manifest's details hold the digests of its columns under this name
 MADE_FROM = "made_from"  # the manifest's details: the fingerprints of all parts of the source, in order
 # What may differ where a set follows its source.
 _OF_THE_SOURCE = frozenset({"parents.source", "details.pairs"})
@@ -115,6 +124,10 @@ class Assembly:
             write_json(plan_file, asdict(self.plan))
         return None
 
+    def require_same(self, manifest: Manifest) -> None:
+        """MismatchError where a finished set is of another plan."""
+        self._compare(Plan(manifest.kind, manifest.parents, manifest.details), frozenset())
+
     def discard_partials(self, shard: str = "") -> None:
         """Remove what writers left unfinished, of one shard or of all. Nobody else may be writing it."""
         for leftover in self.folder.rglob(f"{Path(shard).stem}*{PARTIAL_SUFFIX}"):
@@ -185,6 +198,8 @@ class Assembly:
             if path.name not in {entry.name for entry in entries}:
                 path.unlink(missing_ok=True)
         details = {**self.plan.details, **results, DIGESTS: digests}
+        if (self.folder / REJECTS_NAME).is_file():
+            details[REJECT_DIGESTS] = file_digests(self.folder / REJECTS_NAME)
         samples = sum(entry.samples for entry in entries)
         manifest = Manifest(self.plan.kind, samples, tuple(entries), self.plan.parents, details)
         write_manifest(self.folder, manifest)
@@ -195,9 +210,10 @@ class Assembly:
 
     def _reopen(self, manifest: Manifest) -> None:
         """A finished set is unfinished again, with the same shards. Its manifest goes last: until then it counts."""
-        if not (self.folder / REJECTS_NAME).is_file():
+        if problem := reject_list_problem(self.folder, manifest):
             raise DataError(
-                f"{self.folder / REJECTS_NAME} is missing. Restore it, or delete {self.folder} to start anew."
+                f"{self.folder / REJECTS_NAME}: {problem}. Mend it by data_prep/verify.py --repair, or delete "
+                f"{self.folder} to start anew."
             )
         rows = read_rows(self.folder, manifest)
         rejects: dict[str, list[Reject]] = defaultdict(list)
@@ -275,6 +291,20 @@ def read_reject_list(folder: Path) -> Iterator[tuple[str, Reject]]:
         for batch in file.iter_batches(batch_size=_READ_ROWS):
             for values in batch.to_pylist():
                 yield values.pop("shard"), Reject(**values)
+
+
+def reject_list_problem(folder: Path, manifest: Manifest) -> str | None:
+    """What is wrong with rejects.parquet of a finished set; sets of earlier versions have no digests of it."""
+    path = folder / REJECTS_NAME
+    try:
+        found = file_digests(path)
+    except FileNotFoundError:
+        return "it is missing"
+    except (pa.ArrowException, OSError) as error:
+        return f"it cannot be read ({error})"
+    expected = manifest.details.get(REJECT_DIGESTS, found)
+    wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+    return f"its columns {', '.join(wrong)} are not those that were written" if wrong else None
 
 
 def remove_progress(folder: Path) -> None:

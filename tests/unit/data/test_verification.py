@@ -11,7 +11,7 @@ import pytest
 
 from seed_dist.data.index import Index
 from seed_dist.data.manifest import load_manifest
-from seed_dist.data.repair import repair
+from seed_dist.data.repair import repair as repair_set
 from seed_dist.data.sharding import ShardOptions, shard_source
 from seed_dist.data.verification import ShardCheck, check_shard, verify
 from tests.pictures import content, fill, picture
@@ -41,6 +41,10 @@ def out(made):
     yield made / "out"
     shutil.rmtree(made / "out")
     kept.rename(made / "out")
+
+
+def repair(out, findings, workers):
+    return repair_set(out, findings, workers, encode=None)
 
 
 def found(out, **options):
