@@ -43,6 +43,7 @@ from seed_dist.fsio import PARTIAL_SUFFIX, create_once, fsync_folder, write_json
 REJECTS_NAME = "rejects.parquet"
 PROGRESS = ".progress"
 PLAN_NAME = "plan.json"
+PRINTS = ".prints"  # fingerprints of pictures, see seed_dist.data.duplicates
 _OWN_FILES = (INDEX_NAME, REJECTS_NAME)
 _REJECT_SCHEMA = pa.schema([(name, pa.large_string()) for name in ("source", "reason", "detail", "shard")])
 _READ_ROWS = 1 << 12
@@ -169,7 +170,11 @@ class Assembly:
         self._record_path(shard).unlink(missing_ok=True)
 
     def withdraw_passing(self) -> None:
-        """Take back the shards whose losses may come another time. No other process may be at the work."""
+        """Take back the shards whose losses may come another time, and fingerprints without such pictures. No other
+        process may be at the work.
+        """
+        for prints in self._progress.glob("*.npz"):
+            prints.unlink()
         for shard in self.announced():
             if any(reject.reason in PASSING for reject in self._record(shard).rejects):
                 self.withdraw(shard)

@@ -25,6 +25,7 @@ from isal.isal_zlib import crc32
 from seed_dist.data.assembly import (
     MADE_FROM,
     PLAN_NAME,
+    PRINTS,
     PROGRESS,
     REJECTS_NAME,
     Assembly,
@@ -168,7 +169,7 @@ def _tasks(folder: Path, scratch: Path, workers: int) -> list[ShardTask]:
         raise DataError(f"the source that {folder / REQUEST_NAME} names cannot be read: {error}") from error
     leases = Leases(scratch / "leases")
     leases.open_folder()
-    return make_tasks(listing, scratch, options, leases)
+    return make_tasks(listing, scratch, folder / PRINTS, options, leases)
 
 
 def _index_again(folder: Path, manifest: Manifest, scratch: Path) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from seed_dist.data.assembly import (
     MADE_FROM,
     PLAN_NAME,
+    PRINTS,
     PROGRESS,
     REJECTS_NAME,
     Assembly,
@@ -29,7 +30,7 @@ from seed_dist.data.assembly import (
     remove_progress,
     shard_name,
 )
-from seed_dist.data.duplicates import find_copies
+from seed_dist.data.duplicates import find_copies, print_names
 from seed_dist.data.filters import DELIBERATE
 from seed_dist.data.image_policy import ImagePolicy
 from seed_dist.data.image_shard import KEY_DIGITS, ShardTask, write_image_shard
@@ -96,12 +97,14 @@ def shard_source(sources: Path | Sequence[Path], out: Path, options: ShardOption
 
 def _make_set(assembly: Assembly, listing: Listing, options: ShardOptions, leases: Leases) -> Manifest:
     """What remains of the work after the listing, with the others that take part in it."""
-    tasks = make_tasks(listing, assembly.folder, options, leases)
+    prints = assembly.folder / PRINTS
+    tasks = make_tasks(listing, assembly.folder, prints, options, leases)
     shards = _make_shards(assembly, tasks, options, leases)
     with only_one(leases, "closing"):
         rejected = assembly.write_rejects(shards)
         if not any(record.entry.samples for record in assembly.records(shards)):
             raise DataError(_reject_text(assembly, rejected, shards, listing.pairs, "so no usable pair is left"))
+        _remove_other_prints(prints, listing, options)
         results = {**_counted(rejected), MADE_FROM: [task.made_from for task in tasks]}
         return assembly.commit(shards, results)
 
@@ -171,11 +174,13 @@ def _plan(listing: Listing, options: ShardOptions) -> Plan:
     return Plan("images", {"source": listing.fingerprint}, details)
 
 
-def make_tasks(listing: Listing, out: Path, options: ShardOptions, leases: Leases) -> list[ShardTask]:
-    """A task per slice. Duplicates are looked for first, where that is asked for, with files below `out`."""
+def make_tasks(listing: Listing, out: Path, prints: Path, options: ShardOptions, leases: Leases) -> list[ShardTask]:
+    """A task per slice, of a set in `out`. Duplicates are looked for first, where that is asked for, with the
+    fingerprints in the folder `prints`.
+    """
     copies: dict[int, int] = {}
     if options.filters.drop_duplicates is not None:
-        copies = find_copies(listing, out / PROGRESS, options, leases)
+        copies = find_copies(listing, out, prints, options, leases)
     tasks, positions = [], iter(sorted(copies))
     following = next(positions, None)
     for number, made_from in enumerate(listing.slices):
@@ -193,6 +198,15 @@ def make_tasks(listing: Listing, out: Path, options: ShardOptions, leases: Lease
                       options.policy, options.filters, options.patience, own)
         )  # fmt: skip
     return tasks
+
+
+def _remove_other_prints(prints: Path, listing: Listing, options: ShardOptions) -> None:
+    """Keep the fingerprints of this state of the source."""
+    names = () if options.filters.drop_duplicates is None else print_names(listing, options.filters)
+    for path in set(prints.glob("*")) - {prints / name for name in names}:
+        path.unlink(missing_ok=True)
+    if not names and prints.is_dir():
+        prints.rmdir()
 
 
 def _make_shards(assembly: Assembly, tasks: Sequence[ShardTask], options: ShardOptions, leases: Leases) -> list[str]:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import pyarrow as pa
 from isal.isal_zlib import crc32
 
-from seed_dist.data.assembly import PROGRESS, REJECTS_NAME, read_reject_list, reject_list_problem
+from seed_dist.data.assembly import PRINTS, PROGRESS, REJECTS_NAME, read_reject_list, reject_list_problem
 from seed_dist.data.filters import DELIBERATE
 from seed_dist.data.index import INDEX_NAME, Index
 from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest
@@ -28,7 +28,7 @@ from seed_dist.data.workers import run_tasks
 from seed_dist.errors import DataError
 from seed_dist.fsio import PARTIAL_SUFFIX, sha256_file
 
-_OWN = frozenset({MANIFEST_NAME, INDEX_NAME, REJECTS_NAME, REQUEST_NAME, ".lock"})
+_OWN = frozenset({MANIFEST_NAME, INDEX_NAME, REJECTS_NAME, REQUEST_NAME, PRINTS, ".lock"})
 _SHOWN = 5  # samples of one shard that are named
 _CHUNK_BYTES = 1 << 20
 

@@ -19,7 +19,7 @@ STORED_AS_ASKED = ("patches", "causal")  # large, and read by layers that normal
 
 
 def device_for(wanted: str) -> str:
-    """A torch device. `auto`: of several processes that srun or torchrun started on a node, each takes a GPU of its own."""
+    """A torch device. `auto`: of several processes that srun or torchrun started on a node, each takes its own GPU."""
     if wanted != "auto":
         return wanted
     import torch
