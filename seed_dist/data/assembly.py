@@ -22,9 +22,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from seed_dist.data.filters import PASSING
 from seed_dist.data.index import (
     DIGESTS,
@@ -33,33 +30,27 @@ from seed_dist.data.index import (
     file_digests,
     read_rows,
     write_index,
-    write_rows,
 )  # fmt: skip
 from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest, write_manifest
+from seed_dist.data.reject_list import (
+    REJECT_DIGESTS,
+    REJECTS_NAME,
+    Reject,
+    read_reject_list,
+    reject_list_problem,
+    write_reject_list,
+)
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.faults import fault_point
 from seed_dist.fsio import PARTIAL_SUFFIX, create_once, fsync_folder, write_json, write_text
 
-REJECTS_NAME = "rejects.parquet"
 PROGRESS = ".progress"
 PLAN_NAME = "plan.json"
 PRINTS = ".prints"  # fingerprints of pictures, see seed_dist.data.duplicates
 _OWN_FILES = (INDEX_NAME, REJECTS_NAME)
-_REJECT_SCHEMA = pa.schema([(name, pa.large_string()) for name in ("source", "reason", "detail", "shard")])
-_READ_ROWS = 1 << 12
-REJECT_DIGESTS = "reject_list"  # the manifest's details hold the digests of its columns under this name
 MADE_FROM = "made_from"  # the manifest's details: the fingerprints of all parts of the source, in order
 # What may differ where a set follows its source.
 _OF_THE_SOURCE = frozenset({"parents.source", "details.pairs"})
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A pair that is left out: its name in the source, the kind of fault, and what was found."""
-
-    source: str
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -185,7 +176,7 @@ class Assembly:
 
     def write_rejects(self, shards: Iterable[str]) -> Counter[str]:
         """rejects.parquet of announced shards; the value counts them by reason."""
-        return write_reject_list(self.folder, self.records(shards))
+        return write_reject_list(self.folder, ((record.entry.name, record.rejects) for record in self.records(shards)))
 
     def commit(self, shards: Sequence[str], results: dict[str, Any]) -> Manifest:
         """Write index and manifest of these announced shards, in order; `results` joins the plan's details."""
@@ -275,41 +266,6 @@ class Assembly:
             raise DataError(
                 f"{self.folder} holds other files ({', '.join(foreign[:3])}): choose a new or empty folder."
             )
-
-
-def write_reject_list(folder: Path, records: Iterable[ShardRecord]) -> Counter[str]:
-    """rejects.parquet of these records; the value counts them by reason."""
-    counts: Counter[str] = Counter()
-
-    def rows() -> Iterator[dict[str, str]]:
-        for record in records:
-            counts.update(reject.reason for reject in record.rejects)
-            yield from ({**vars(reject), "shard": record.entry.name} for reject in record.rejects)
-
-    write_rows(folder / REJECTS_NAME, _REJECT_SCHEMA, rows())
-    return counts
-
-
-def read_reject_list(folder: Path) -> Iterator[tuple[str, Reject]]:
-    """(shard, reject) of a finished set, few of which are in memory at a time."""
-    with pq.ParquetFile(folder / REJECTS_NAME) as file:
-        for batch in file.iter_batches(batch_size=_READ_ROWS):
-            for values in batch.to_pylist():
-                yield values.pop("shard"), Reject(**values)
-
-
-def reject_list_problem(folder: Path, manifest: Manifest) -> str | None:
-    """What is wrong with rejects.parquet of a finished set; sets of earlier versions have no digests of it."""
-    path = folder / REJECTS_NAME
-    try:
-        found = file_digests(path)
-    except FileNotFoundError:
-        return "it is missing"
-    except (pa.ArrowException, OSError) as error:
-        return f"it cannot be read ({error})"
-    expected = manifest.details.get(REJECT_DIGESTS, found)
-    wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-    return f"its columns {', '.join(wrong)} are not those that were written" if wrong else None
 
 
 def remove_progress(folder: Path) -> None:

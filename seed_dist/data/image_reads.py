@@ -10,8 +10,7 @@ from collections.abc import Generator, Iterable
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-
+from seed_dist.data.arrow_table import DAMAGE
 from seed_dist.data.cells import CellReader
 from seed_dist.data.fetch import Fetcher
 from seed_dist.data.filters import UnusablePairError
@@ -103,7 +102,9 @@ class _Reader:
             self._own.cells = CellReader()
         try:
             data: bytes | None = self._own.cells.read(place)
-        except pa.ArrowException as error:
+        except OSError:
+            raise
+        except DAMAGE as error:
             raise UnusablePairError("unreadable_image", f"{place.file} is damaged: {error}"[:200]) from None
         if data is None:
             raise UnusablePairError("missing_image", "the image column is empty in this row")

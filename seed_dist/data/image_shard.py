@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seed_dist.data.assembly import Reject, ShardRecord
+from seed_dist.data.assembly import ShardRecord
 from seed_dist.data.codec import Result, with_checked
 from seed_dist.data.filters import Filters, UnusablePairError
 from seed_dist.data.image_policy import ImagePolicy, stored_image, upright_size
@@ -29,6 +29,7 @@ from seed_dist.data.listing import read_slice
 from seed_dist.data.manifest import ShardEntry
 from seed_dist.data.pairs import MAX_CAPTION_BYTES, Pair
 from seed_dist.data.patience import Patience
+from seed_dist.data.reject_list import Reject
 from seed_dist.data.writer import TarFile, open_shard
 from seed_dist.faults import fault_point
 from seed_dist.pixels import UnusableImageError

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from seed_dist.data.arrow_table import DAMAGE
 from seed_dist.data.manifest import Manifest
 from seed_dist.errors import DataError
 from seed_dist.fsio import atomic_file
@@ -76,7 +77,7 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
 
 
 def file_digests(path: Path) -> dict[str, str]:
-    """The digest of each column of a file that `write_rows` has written. Raises ArrowException, OSError."""
+    """The digest of each column of a file that `write_rows` has written. Raises what is in DAMAGE."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         return {name: _file_digest(file, name) for name in file.schema_arrow.names}
 
@@ -179,7 +180,7 @@ class Index:
             table = pq.read_table(self._path, columns=columns, page_checksum_verification=True)
         except FileNotFoundError:
             raise DataError(f"{self._path} is missing. {self._advice}") from None
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGE as error:
             raise DataError(f"{self._path} cannot be read: {error}. {self._advice}") from error
         for name in columns:
             found, expected = column_digest(table[name]), self._manifest.details[DIGESTS][name]

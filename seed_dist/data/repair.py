@@ -22,21 +22,12 @@ from typing import IO, Any
 
 from isal.isal_zlib import crc32
 
-from seed_dist.data.assembly import (
-    MADE_FROM,
-    PLAN_NAME,
-    PRINTS,
-    PROGRESS,
-    REJECTS_NAME,
-    Assembly,
-    Plan,
-    ShardRecord,
-    write_reject_list,
-)  # fmt: skip
+from seed_dist.data.assembly import MADE_FROM, PLAN_NAME, PRINTS, PROGRESS, Assembly, Plan, ShardRecord
 from seed_dist.data.image_shard import ShardTask, write_image_shard
 from seed_dist.data.index import DIGESTS, INDEX_NAME, Index, IndexRow, read_rows, write_index
 from seed_dist.data.leases import Leases
 from seed_dist.data.manifest import MANIFEST_NAME, QUARANTINED, Manifest, ShardEntry, load_manifest
+from seed_dist.data.reject_list import REJECTS_NAME, Reject, write_reject_list
 from seed_dist.data.request import REQUEST_NAME, load_request
 from seed_dist.data.sharding import make_listing, make_tasks, shard_source
 from seed_dist.data.tar_members import DamagedTarError, tar_members
@@ -113,11 +104,11 @@ def _from_source(
     recorded = manifest.details[MADE_FROM]
     changed = {task.name for task in tasks if [task.made_from] != recorded[task.number : task.number + 1]}
     changed |= shards - {task.name for task in tasks}
-    records: dict[str, ShardRecord] = {}
+    records: dict[str, tuple[Reject, ...]] = {}
     wanted = [task for task in tasks if (rejects or task.name in shards) and task.name not in changed]
     with closing(run_tasks(write_image_shard, wanted, workers)) as running:
         for task, record in running:
-            records[task.name] = replace(record, rows=())
+            records[task.name] = record.rejects
             if task.name in shards:
                 made_by = "another version of Pillow, or did a picture not come in time"
                 yield _put_in_place(folder, scratch, record, expected[task.name], made_by)
@@ -127,7 +118,7 @@ def _from_source(
     if rejects and (changed or len(tasks) != len(recorded)):
         yield f"not mended: {folder / REJECTS_NAME}: the source has changed since. Bring it back, or --update."
     elif rejects:
-        write_reject_list(folder, (records[task.name] for task in tasks))
+        write_reject_list(folder, ((task.name, records[task.name]) for task in tasks))
         yield f"{folder / REJECTS_NAME} is made again"
 
 
@@ -151,7 +142,7 @@ def _from_encoder(
     losers = {manifest.shards[bisect_right(ends, row)].name for row in manifest.details.get(QUARANTINED, ())}
     records = []
     for record in encode(folder, manifest, shards | losers if rejects else shards, scratch):
-        records.append(replace(record, rows=()))
+        records.append((record.entry.name, record.rejects))
         if record.entry.name in shards:
             made_by = "another version of torch, on other hardware, or with another --batch-size"
             yield _put_in_place(folder, scratch, record, expected[record.entry.name], made_by)

@@ -22,10 +22,8 @@ from seed_dist.data.assembly import (
     PLAN_NAME,
     PRINTS,
     PROGRESS,
-    REJECTS_NAME,
     Assembly,
     Plan,
-    Reject,
     ShardRecord,
     remove_progress,
     shard_name,
@@ -40,6 +38,7 @@ from seed_dist.data.listing import Listing, load_listing, save_listing, write_li
 from seed_dist.data.manifest import Manifest, load_manifest
 from seed_dist.data.pairs import Digest, Pair, Source
 from seed_dist.data.progress import progress_bar
+from seed_dist.data.reject_list import REJECTS_NAME, Reject
 from seed_dist.data.request import Request, ShardOptions, load_request, save_request
 from seed_dist.data.sources import list_source
 from seed_dist.errors import DataError, SeedDistError

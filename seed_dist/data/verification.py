@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow as pa
 from isal.isal_zlib import crc32
 
-from seed_dist.data.assembly import PRINTS, PROGRESS, REJECTS_NAME, read_reject_list, reject_list_problem
+from seed_dist.data.arrow_table import DAMAGE
+from seed_dist.data.assembly import PRINTS, PROGRESS
 from seed_dist.data.filters import DELIBERATE
 from seed_dist.data.index import INDEX_NAME, Index
 from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest
 from seed_dist.data.pairs import readable
+from seed_dist.data.reject_list import REJECTS_NAME, read_reject_list, reject_list_problem
 from seed_dist.data.request import REQUEST_NAME
 from seed_dist.data.tar_members import DamagedTarError, tar_members
 from seed_dist.data.views import source_folder
@@ -161,7 +162,7 @@ def _rejects(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     if problem is None:
         try:
             counts.update(reject.reason for _, reject in read_reject_list(folder))
-        except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        except (*DAMAGE, TypeError) as error:
             problem = f"it cannot be read ({error})"
     if problem is not None:
         yield Finding(REJECTS, path, problem, again)

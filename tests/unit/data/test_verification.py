@@ -7,6 +7,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from seed_dist.data.index import Index
@@ -59,6 +61,18 @@ def test_nothing_is_wrong_with_an_intact_set(out):
     assert found(out) == found(out, quick=True) == found(out, workers=2) == []
 
 
+def misnamed(path, column):
+    """The bytes of a parquet file in which a column's name is no text."""
+    return path.read_bytes().replace(column, b"\xc7" + column[1:])
+
+
+def exchanged(path, column):
+    """A good parquet file with another text in a column."""
+    table = pq.read_table(path)
+    other = pa.array(["other"] * len(table), table.schema.field(column).type)
+    pq.write_table(table.set_column(table.column_names.index(column), column, other), path)
+
+
 DAMAGES = {
     "missing shard": ("shard-000001.tar", lambda p: p.unlink(), "it is missing"),
     "longer shard": ("shard-000001.tar", lambda p: p.write_bytes(p.read_bytes() + bytes(512)), "bytes, the manifest"),
@@ -69,6 +83,9 @@ DAMAGES = {
     "cut index": ("index.parquet", lambda p: p.write_bytes(p.read_bytes()[:-9]), "cannot be read"),
     "missing rejects": ("rejects.parquet", lambda p: p.unlink(), "it is missing"),
     "damaged rejects": ("rejects.parquet", lambda p: p.write_bytes(p.read_bytes()[:-1]), "it cannot be read"),
+    "no UTF-8 in rejects": ("rejects.parquet", lambda p: p.write_bytes(misnamed(p, b"detail")), "it cannot be read"),
+    "no UTF-8 in index": ("index.parquet", lambda p: p.write_bytes(misnamed(p, b"checksum")), "cannot be read"),
+    "other rejects": ("rejects.parquet", lambda p: exchanged(p, "detail"), "columns detail are not those"),
     "damaged manifest": ("manifest.json", lambda p: p.write_text(p.read_text().replace(": 6", ": 5")), "is damaged"),
 }  # fmt: skip
 
