@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from seed_dist.data.index import Index
-from seed_dist.data.manifest import load_manifest
+from seed_dist.data.manifest import load_manifest, write_manifest
+from seed_dist.data.reject_list import REJECT_DIGESTS
 from seed_dist.data.repair import repair as repair_set
 from seed_dist.data.sharding import ShardOptions, shard_source
 from seed_dist.data.verification import ShardCheck, check_shard, verify
@@ -103,6 +105,16 @@ def test_damage_is_found_and_only_that_is_mended(out, damage):
     assert content(out) == whole
     kept = set(before) - {name}
     assert damage == "damaged manifest" or {n: times(out)[n] for n in kept} == {n: before[n] for n in kept}
+
+
+def test_a_set_of_an_earlier_version_has_no_digests_of_its_rejects_and_is_intact(made, out):
+    manifest = load_manifest(out)
+    details = {name: value for name, value in manifest.details.items() if name != REJECT_DIGESTS}
+    write_manifest(out, replace(manifest, details=details))
+    rows = pq.read_table(out / "rejects.parquet")
+    pq.write_table(rows.cast(pa.schema([(name, pa.string()) for name in rows.column_names])), out / "rejects.parquet")
+    assert found(out) == []
+    assert shard_source(made / "source" / "table.jsonl", out, replace(OPTIONS, update=True)).was_finished
 
 
 def test_every_cut_at_a_block_is_found_and_mended(out):
