@@ -11,9 +11,12 @@ SOURCE is what holds the pairs, or a quoted pattern for several; they are put in
   shard.py coco OUT --captions dataset_coco.json --split test       Karpathy's splits (train,restval for two)
   shard.py img2dataset_output OUT                       webdataset or img2dataset: tars (what failed is listed)
 
-Nothing is fetched from the network: download with img2dataset first. Run again after an interruption: finished
-shards are kept, a finished OUT stays as it is. Run it several times at once, here or on other machines with the same
-disk (slurm/shard.sbatch), and all of them share the work. With --update OUT follows a source that grew or was mended.
+  shard.py laion/parts OUT --fetch                      tables with URLs: pictures are fetched while shards are made
+
+Without --fetch nothing comes from the network: URLs name files that were fetched before. Run again after an
+interruption: finished shards are kept, a finished OUT stays as it is. Run it several times at once, here or on other
+machines with the same disk (slurm/shard.sbatch), and all of them share the work. With --update OUT follows a source
+that grew or was mended, and what did not come in time is asked for again.
 What is left out stands in OUT/rejects.parquet with its reason.
 """
 
@@ -26,7 +29,8 @@ from typing import Any
 
 from seed_dist.cli import run_command
 from seed_dist.data.filters import DUPLICATES, Filters
-from seed_dist.data.image_policy import EXIF_TURNS, FORMATS, RESIZES, ImagePolicy
+from seed_dist.data.image_policy import EXIF_TURNS, FORMATS, RESAMPLES, RESIZES, ImagePolicy
+from seed_dist.data.patience import Patience
 from seed_dist.data.request import ShardOptions
 from seed_dist.data.sharding import ShardOutcome, shard_source
 from seed_dist.data.table_source import Columns, check_image_name
@@ -43,10 +47,16 @@ def main() -> None:
         workers=given.workers,
         captions=given.captions,
         columns=Columns(
-            given.image_column, given.caption_column, given.image_name, given.split_column, splits, tuple(scores)
+            given.image_column,
+            given.caption_column,
+            given.image_name,
+            given.split_column,
+            splits,
+            tuple(scores),
+            given.fetch,
         ),
         hash_range=(given.hash_range[0], given.hash_range[1]),
-        policy=ImagePolicy(given.resize, given.size_px, given.format, given.quality, given.exif),
+        policy=ImagePolicy(given.resize, given.size_px, given.format, given.quality, given.exif, given.resample),
         filters=Filters(
             given.min_side_px,
             given.max_aspect,
@@ -54,6 +64,7 @@ def main() -> None:
             given.max_caption_words,
             given.drop_duplicates,
         ),
+        patience=Patience(given.timeout_s, given.retries, given.fetches),
         update=given.update,
     )
     _check(options, problems)
@@ -75,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--update", action="store_true",
         help="OUT may be of an earlier state of SOURCE: only shards whose pairs changed are made")  # fmt: skip
     _add_columns(parser.add_argument_group("where the pairs are"))
+    _add_patience(parser.add_argument_group("how long a source is waited for (what does not come is a reject)"))
     _add_policy(parser.add_argument_group("what is done to images (one that needs no change keeps its bytes)"))
     _add_filters(parser.add_argument_group("what is left out, counted and listed (default: nothing)"))
     return parser
@@ -89,8 +101,20 @@ def _add_columns(group: Any) -> None:
         help="a row's file from its columns and `row` (from 0): {photo_id}.jpg, {row:08d}.png")  # fmt: skip
     add("--split", metavar="VALUE[,VALUE]", help="keep the rows with one of these values in the column of the split")
     add("--split-column", default="split", metavar="NAME", help="that column (default: %(default)s)")
+    add("--fetch", action="store_true",
+        help="fetch pictures that a table names by URL: http, https, or any of fsspec's (s3, gs, ...)")  # fmt: skip
     add("--hash-range", type=float, nargs=2, default=[0.0, 1.0], metavar=("LOW", "HIGH"),
         help="keep pairs whose name hashes into LOW..HIGH of 0..1: splits of one source (default: all)")  # fmt: skip
+
+
+def _add_patience(group: Any) -> None:
+    add, defaults = group.add_argument, Patience()
+    add("--timeout-s", type=float, default=defaults.timeout_s, metavar="S",
+        help="seconds for each attempt to read a picture or caption (default: %(default)g)")  # fmt: skip
+    add("--retries", type=int, default=defaults.retries, metavar="N",
+        help="further attempts at what does not come or fails for a while (default: %(default)s)")  # fmt: skip
+    add("--fetches", type=int, default=defaults.fetches, metavar="N",
+        help="URLs that each process fetches at once, with --fetch (default: %(default)s)")  # fmt: skip
 
 
 def _add_policy(group: Any) -> None:
@@ -98,6 +122,8 @@ def _add_policy(group: Any) -> None:
     add("--resize", choices=RESIZES, default=defaults.resize,
         help="shorter: shrink that side to --size-px; squash: a square of it (default: %(default)s)")  # fmt: skip
     add("--size-px", type=int, metavar="N", help="pixels for --resize")
+    add("--resample", choices=RESAMPLES, default=defaults.resample,
+        help="for --resize; area: faster and softer, as img2dataset does it (default: %(default)s)")  # fmt: skip
     add("--format", choices=FORMATS, default=defaults.format, help="keep: other than JPEG, PNG, WebP become PNG")
     add("--quality", type=int, default=defaults.quality, metavar="Q",
         help="of JPEG and WebP that are made here, 1 to 100 (default: %(default)s)")  # fmt: skip
@@ -144,7 +170,7 @@ def _check(options: ShardOptions, problems: list[str]) -> None:
         problems.append(f"--hash-range is {low} {high}; 0 <= LOW < HIGH <= 1 is needed")
     if options.columns.image_name is not None and (wrong := check_image_name(options.columns.image_name)):
         problems.append(wrong)
-    problems += options.policy.problems() + options.filters.problems()
+    problems += options.policy.problems() + options.filters.problems() + options.patience.problems()
     if problems:
         raise ConfigError(problems)
 

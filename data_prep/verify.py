@@ -6,8 +6,8 @@ features were made from. Nothing is changed without --repair.
 
   verify.py runs/big/images/train                 everything that is wrong, one line each, with what to do
   verify.py runs/big/images/train --quick         what can be seen without reading the shards
-  verify.py runs/big/images/train --repair        make again what is broken, from the source it was made from, and
-                                                  leave all other files untouched
+  verify.py runs/big/images/train --repair        make again what is broken, from the source or by the encoder it was
+                                                  made by, and leave all other files untouched
 
 Exit code: 0 intact (or mended), 3 something is wrong.
 """
@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from seed_dist.cli import run_command
-from seed_dist.data.manifest import MANIFEST_NAME, load_manifest
+from seed_dist.data.assembly import ShardRecord
+from seed_dist.data.manifest import MANIFEST_NAME, Manifest, load_manifest
 from seed_dist.data.progress import progress_bar
 from seed_dist.data.repair import repair
 from seed_dist.data.verification import Finding, verify
@@ -46,7 +48,7 @@ def _checked(folder: Path, given: argparse.Namespace) -> bool:
     for finding in findings:
         print(finding)
     if findings and given.repair:
-        for line in repair(folder, findings, given.workers):
+        for line in repair(folder, findings, given.workers, _encode_shards):
             print(line)
         if not (folder / MANIFEST_NAME).exists():
             return True  # features that are to be encoded again
@@ -58,6 +60,12 @@ def _checked(folder: Path, given: argparse.Namespace) -> bool:
         how = "sizes, index and manifest agree" if given.quick else "every byte is as it was written"
         print(f"{folder} is intact: {manifest.samples} samples in {len(manifest.shards)} shards, {how}")
     return bool(findings)
+
+
+def _encode_shards(folder: Path, manifest: Manifest, shards: set[str], scratch: Path) -> Iterator[ShardRecord]:
+    from seed_dist.encode.again import encode_shards  # torch, when it is needed
+
+    return encode_shards(folder, manifest, shards, scratch)
 
 
 def _findings(folder: Path, given: argparse.Namespace) -> list[Finding]:

@@ -16,7 +16,8 @@ _KINDS = (".safetensors", ".bin", ".json")
 def weights_sha256(folder: Path) -> str:
     """Fingerprint (16 hex digits) of every weight and configuration file of a backbone folder, names included.
 
-    The manifest of a fetched asset does not count: it holds a date, and the same files are the same weights.
+    The manifest of a fetched asset does not count: it holds a date, and the same files are the same weights. Nor are
+    its SHA-256 believed: size and date of a damaged copy may be right, and features would bear a false name.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix in _KINDS and path.name != MANIFEST_NAME)
     if not files:

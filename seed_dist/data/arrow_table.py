@@ -15,6 +15,8 @@ from seed_dist.errors import DataError
 
 ARROW_SUFFIXES = frozenset({".parquet", ".arrow", ".feather"})
 _BATCH_ROWS = 1024
+# What pyarrow raises for damaged files: names in them that are not UTF-8 are a ValueError, lost columns a KeyError.
+DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError)
 
 
 def arrow_table(path: Path) -> Table:
@@ -100,6 +102,6 @@ def _values(column: pa.Array) -> list[Any]:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGE as error:
         form = path.suffix[1:].lower()
         raise DataError(f"{path} cannot be read as {form}: {error}. Replace the file or leave it out.") from error

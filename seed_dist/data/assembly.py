@@ -22,33 +22,35 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from seed_dist.data.index import DIGESTS, INDEX_NAME, IndexRow, read_rows, write_index, write_rows
+from seed_dist.data.filters import PASSING
+from seed_dist.data.index import (
+    DIGESTS,
+    INDEX_NAME,
+    IndexRow,
+    file_digests,
+    read_rows,
+    write_index,
+)  # fmt: skip
 from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest, write_manifest
+from seed_dist.data.reject_list import (
+    REJECT_DIGESTS,
+    REJECTS_NAME,
+    Reject,
+    read_reject_list,
+    reject_list_problem,
+    write_reject_list,
+)
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.faults import fault_point
 from seed_dist.fsio import PARTIAL_SUFFIX, create_once, fsync_folder, write_json, write_text
 
-REJECTS_NAME = "rejects.parquet"
 PROGRESS = ".progress"
 PLAN_NAME = "plan.json"
+PRINTS = ".prints"  # fingerprints of pictures, see seed_dist.data.duplicates
 _OWN_FILES = (INDEX_NAME, REJECTS_NAME)
-_REJECT_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail", "shard")])
-_READ_ROWS = 1 << 12
 MADE_FROM = "made_from"  # the manifest's details: the fingerprints of all parts of the source, in order
 # What may differ where a set follows its source.
 _OF_THE_SOURCE = frozenset({"parents.source", "details.pairs"})
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A pair that is left out: its name in the source, the kind of fault, and what was found."""
-
-    source: str
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,10 @@ class Assembly:
     def begin(self, update: bool = False) -> Manifest | None:
         """Prepare the folder; the value is the manifest when the set is finished already under the same plan.
 
-        With `update` the source may be another than that of an earlier plan: the set is open again, and shards whose
-        part of the source is unchanged stay. Of several processes one at a time may be in here. Raises MismatchError
-        where the folder holds (part of) a set of another plan, DataError where it holds other files or a finished set
-        has lost a file.
+        With `update` the source may be another than that of an earlier plan, or pairs may be missing that may come
+        another time: the set is open again, and shards whose part of the source is unchanged stay. Of several
+        processes one at a time may be in here. Raises MismatchError where the folder holds (part of) a set of another
+        plan, DataError where it holds other files or a finished set has lost a file.
         """
         may_differ = _OF_THE_SOURCE if update else frozenset()
         if (self.folder / MANIFEST_NAME).exists():
@@ -100,7 +102,7 @@ class Assembly:
             existing = Plan(manifest.kind, manifest.parents, manifest.details)
             self._compare(existing, may_differ)
             require_files(self.folder, manifest)
-            if not self._differences(existing):
+            if not self._differences(existing) and not (update and PASSING & manifest.details["rejected"].keys()):
                 remove_progress(self.folder)
                 return manifest
             self._reopen(manifest)
@@ -113,6 +115,10 @@ class Assembly:
         if update:
             write_json(plan_file, asdict(self.plan))
         return None
+
+    def require_same(self, manifest: Manifest) -> None:
+        """MismatchError where a finished set is of another plan."""
+        self._compare(Plan(manifest.kind, manifest.parents, manifest.details), frozenset())
 
     def discard_partials(self, shard: str = "") -> None:
         """Remove what writers left unfinished, of one shard or of all. Nobody else may be writing it."""
@@ -154,13 +160,23 @@ class Assembly:
         """Take back that a shard is finished."""
         self._record_path(shard).unlink(missing_ok=True)
 
+    def withdraw_passing(self) -> None:
+        """Take back the shards whose losses may come another time, and fingerprints without such pictures. No other
+        process may be at the work.
+        """
+        for prints in self._progress.glob("*.npz"):
+            prints.unlink()
+        for shard in self.announced():
+            if any(reject.reason in PASSING for reject in self._record(shard).rejects):
+                self.withdraw(shard)
+
     def records(self, shards: Iterable[str]) -> Iterator[ShardRecord]:
         """The announced records of these shards, read one by one: all of them together may not fit into memory."""
         return (self._record(shard) for shard in shards)
 
     def write_rejects(self, shards: Iterable[str]) -> Counter[str]:
         """rejects.parquet of announced shards; the value counts them by reason."""
-        return write_reject_list(self.folder, self.records(shards))
+        return write_reject_list(self.folder, ((record.entry.name, record.rejects) for record in self.records(shards)))
 
     def commit(self, shards: Sequence[str], results: dict[str, Any]) -> Manifest:
         """Write index and manifest of these announced shards, in order; `results` joins the plan's details."""
@@ -178,6 +194,8 @@ class Assembly:
             if path.name not in {entry.name for entry in entries}:
                 path.unlink(missing_ok=True)
         details = {**self.plan.details, **results, DIGESTS: digests}
+        if (self.folder / REJECTS_NAME).is_file():
+            details[REJECT_DIGESTS] = file_digests(self.folder / REJECTS_NAME)
         samples = sum(entry.samples for entry in entries)
         manifest = Manifest(self.plan.kind, samples, tuple(entries), self.plan.parents, details)
         write_manifest(self.folder, manifest)
@@ -188,9 +206,10 @@ class Assembly:
 
     def _reopen(self, manifest: Manifest) -> None:
         """A finished set is unfinished again, with the same shards. Its manifest goes last: until then it counts."""
-        if not (self.folder / REJECTS_NAME).is_file():
+        if problem := reject_list_problem(self.folder, manifest):
             raise DataError(
-                f"{self.folder / REJECTS_NAME} is missing. Restore it, or delete {self.folder} to start anew."
+                f"{self.folder / REJECTS_NAME}: {problem}. Mend it by data_prep/verify.py --repair, or delete "
+                f"{self.folder} to start anew."
             )
         rows = read_rows(self.folder, manifest)
         rejects: dict[str, list[Reject]] = defaultdict(list)
@@ -247,27 +266,6 @@ class Assembly:
             raise DataError(
                 f"{self.folder} holds other files ({', '.join(foreign[:3])}): choose a new or empty folder."
             )
-
-
-def write_reject_list(folder: Path, records: Iterable[ShardRecord]) -> Counter[str]:
-    """rejects.parquet of these records; the value counts them by reason."""
-    counts: Counter[str] = Counter()
-
-    def rows() -> Iterator[dict[str, str]]:
-        for record in records:
-            counts.update(reject.reason for reject in record.rejects)
-            yield from ({**vars(reject), "shard": record.entry.name} for reject in record.rejects)
-
-    write_rows(folder / REJECTS_NAME, _REJECT_SCHEMA, rows())
-    return counts
-
-
-def read_reject_list(folder: Path) -> Iterator[tuple[str, Reject]]:
-    """(shard, reject) of a finished set, few of which are in memory at a time."""
-    with pq.ParquetFile(folder / REJECTS_NAME) as file:
-        for batch in file.iter_batches(batch_size=_READ_ROWS):
-            for values in batch.to_pylist():
-                yield values.pop("shard"), Reject(**values)
 
 
 def remove_progress(folder: Path) -> None:

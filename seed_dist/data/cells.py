@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,11 @@ from seed_dist.data.pairs import Cell, Span
 
 
 class CellReader:
-    """Reads cells and spans; fast where they ascend within a file, as the pairs of a listing do. Use as a context."""
+    """Reads cells and spans; fast where they ascend within a file, as the pairs of a listing do."""
 
     def __init__(self) -> None:
         self._open: _ParquetColumn | _ArrowColumn | None = None
         self._place: tuple[str, str] = ("", "")
-
-    def __enter__(self) -> CellReader:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._open is not None:
-            self._open.close()
 
     def read(self, place: Cell | Span) -> bytes | None:
         """The bytes of a place; None where the cell is empty. A span of a file that was cut gives fewer bytes."""

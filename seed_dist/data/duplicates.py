@@ -1,6 +1,7 @@
 """Which pictures come a second time. Decided before any shard is made, from one fingerprint per picture.
 
-The fingerprints of a slice are one small file, made by any worker and kept across a crash. The verdict is a function of
+The fingerprints of a slice are one small file, made by any worker and kept beside the set: across a crash, for
+--update and for repairs, which look at new pictures alone. The verdict is a function of
 all of them in the order of the source, so that it is the same for any number of workers, and appended pairs change
 nothing about those before them: the first of several copies stays. A pair that is left out for another reason is
 nobody's original.
@@ -11,8 +12,9 @@ Memory: 16 bytes per picture and a few times that while they are compared; nothi
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +23,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from seed_dist.data.cells import CellReader
-from seed_dist.data.filters import Filters, UnusablePairError
-from seed_dist.data.image_shard import image_bytes, usable_captions, use_image
+from seed_dist.data.assembly import PROGRESS
+from seed_dist.data.filters import PASSING, Filters, UnusablePairError
+from seed_dist.data.image_shard import candidates, use_image
 from seed_dist.data.joint_work import do_jointly
 from seed_dist.data.leases import Leases
 from seed_dist.data.listing import Listing, read_slice
+from seed_dist.data.patience import Patience
 from seed_dist.data.progress import progress_bar
+from seed_dist.data.request import ShardOptions
+from seed_dist.errors import DataError
 from seed_dist.faults import fault_point
 from seed_dist.fsio import atomic_file
 from seed_dist.pixels import UnusableImageError, as_rgb
@@ -43,34 +48,64 @@ Prints = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class PrintTask:
-    """The fingerprints of slice `number` go to `path`."""
+    """The fingerprints of slice `number` go to `path`; to `passing` where pictures may come another time."""
 
     path: Path
+    passing: Path
     listing: Path
     number: int
     filters: Filters
+    patience: Patience
 
     @property
     def piece(self) -> str:
         """Its name among the leases."""
         return self.path.stem
 
+    def prints(self) -> Prints | None:
+        """[pairs, 1 + 16] uint8 as `write_prints` made them; None where they are not there, or damaged."""
+        for path in (self.path, self.passing):
+            with (
+                suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+                path.open("rb") as file,
+                np.load(file, allow_pickle=False) as archive,  # which has a checksum
+            ):
+                return np.asarray(archive["prints"], dtype=np.uint8)
+        return None
 
-def find_copies(listing: Listing, folder: Path, filters: Filters, workers: int, leases: Leases) -> dict[int, int]:
-    """Positions of pairs whose picture came before -> position of the earlier one. Files of prints go to `folder`."""
-    paths = [
-        folder / f"prints-{number:06d}-{made_from}-{filters.digest}.npy"
-        for number, made_from in enumerate(listing.slices)
+
+def find_copies(listing: Listing, out: Path, kept: Path, options: ShardOptions, leases: Leases) -> dict[int, int]:
+    """Positions of pairs whose picture came before -> position of the earlier one.
+
+    Files of prints go to the folder `kept`, so that a slice that is known from an earlier run is not looked at again;
+    those that are good for this run alone go below `out`.
+    """
+    kept.mkdir(exist_ok=True)
+    tasks = [
+        PrintTask(kept / name, out / PROGRESS / name, listing.path, number, options.filters, options.patience)
+        for number, name in enumerate(print_names(listing, options.filters))
     ]
-    tasks = [PrintTask(path, listing.path, number, filters) for number, path in enumerate(paths) if not path.exists()]
-    bar = progress_bar(len(paths), len(paths) - len(tasks), "looking for duplicates", "slices")
-    with bar, closing(do_jointly(partial(_print_slice, leases), tasks, workers, leases)) as running:
+    left = [task for task in tasks if task.prints() is None]
+    bar = progress_bar(len(tasks), len(tasks) - len(left), "looking for duplicates", "slices")
+    with bar, closing(do_jointly(partial(_print_slice, leases), left, options.workers, leases)) as running:
         for _ in running:
             bar.update(1)
-    table = np.concatenate([np.load(path, allow_pickle=False) for path in paths])
+    table = np.concatenate([_required(task) for task in tasks])
     prints, usable = table[:, 1:], table[:, 0].astype(bool)
-    earlier = first_copies(prints, usable, NEAR_BITS if filters.drop_duplicates == "perceptual" else 0)
+    earlier = first_copies(prints, usable, NEAR_BITS if options.filters.drop_duplicates == "perceptual" else 0)
     return {int(position): int(earlier[position]) for position in np.flatnonzero(earlier >= 0)}
+
+
+def print_names(listing: Listing, filters: Filters) -> list[str]:
+    """Names of the files of prints, by slice: they change with all that the prints depend on."""
+    return [f"{made_from}-{filters.digest}.npz" for made_from in listing.slices]
+
+
+def _required(task: PrintTask) -> Prints:
+    prints = task.prints()
+    if prints is None:
+        raise DataError(f"{task.path} was removed meanwhile. Run the same command again.")
+    return prints
 
 
 def _print_slice(leases: Leases, task: PrintTask) -> bool | None:
@@ -79,7 +114,7 @@ def _print_slice(leases: Leases, task: PrintTask) -> bool | None:
     if lease is None:
         return None
     with lease:
-        if not task.path.exists():
+        if task.prints() is None:
             write_prints(task)
     return True
 
@@ -87,18 +122,19 @@ def _print_slice(leases: Leases, task: PrintTask) -> bool | None:
 def write_prints(task: PrintTask) -> None:
     """[pairs, 1 + 16] uint8: whether the pair is usable, and the print of its picture."""
     pairs = read_slice(task.listing, task.number)
-    table = np.zeros((len(pairs), 1 + PRINT_BYTES), dtype=np.uint8)
-    with CellReader() as cells:
-        for row, pair in zip(table, pairs, strict=True):
+    table, path = np.zeros((len(pairs), 1 + PRINT_BYTES), dtype=np.uint8), task.path
+    with closing(candidates(pairs, task.filters, task.patience)) as found:
+        for row, candidate in zip(table, found, strict=True):
+            if isinstance(candidate, UnusablePairError):  # the shard says why
+                path = task.passing if candidate.reason in PASSING else path
+                continue
             try:
-                usable_captions(pair, task.filters)
-                data = image_bytes(pair, cells)
-                value = use_image(data, task.filters, partial(_print, data, task))
+                value = use_image(candidate.image, task.filters, partial(_print, candidate.image, task))
             except (UnusablePairError, UnusableImageError):
-                continue  # the shard says why
+                continue
             row[0], row[1:] = 1, np.frombuffer(value, np.uint8)
-    with atomic_file(task.path) as file:
-        np.save(file, table, allow_pickle=False)
+    with atomic_file(path) as file:
+        np.savez(file, prints=table)
     fault_point("duplicates.prints_written", 0, task.number)
 
 

@@ -12,6 +12,8 @@ DELIBERATE = frozenset(
     {"small_image", "long_image", "short_caption", "long_caption", "low_score", "duplicate_image", "not_downloaded",
      "unknown_member"}
 )  # fmt: skip
+# Reasons of pairs that may come another time: --update asks for them again.
+PASSING = frozenset({"timed_out", "fetch_failed"})
 DUPLICATES = ("exact", "perceptual")
 
 

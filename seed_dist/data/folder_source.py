@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from seed_dist.data.pairs import IMAGE_SUFFIXES, MAX_CAPTION_BYTES, Pair, read_regular, readable
+from seed_dist.data.patience import HungError, Lane, Patience
 
 CAPTION_SUFFIXES = frozenset({".txt"})
 
@@ -40,12 +42,14 @@ def stems(folder: Path, prefix: str = "") -> Iterator[list[str]]:
             yield [f"{prefix}{name}" for name in sorted(files[part], key=os.fsencode)]
 
 
-def folder_pairs(folder: Path) -> Iterator[Pair]:
+def folder_pairs(folder: Path, patience: Patience | None = None) -> Iterator[Pair]:
     """Pairs of the images below `folder`; images without caption and captions without image are problems."""
-    for names in stems(folder):
-        images, captions = having(names, IMAGE_SUFFIXES), having(names, CAPTION_SUFFIXES)
-        if images or captions:
-            yield from _pairs_of(folder, images, captions)
+    patience = patience or Patience()
+    with Lane(patience.timeout_s, patience.retries) as lane:
+        for names in stems(folder):
+            images, captions = having(names, IMAGE_SUFFIXES), having(names, CAPTION_SUFFIXES)
+            if images or captions:
+                yield from _pairs_of(folder, images, captions, lane)
 
 
 def has_pairs(folder: Path) -> bool:
@@ -58,7 +62,7 @@ def having(names: list[str], suffixes: frozenset[str]) -> list[str]:
     return [name for name in names if os.path.splitext(name)[1].lower() in suffixes]  # noqa: PTH122
 
 
-def _pairs_of(folder: Path, images: list[str], captions: list[str]) -> Iterator[Pair]:
+def _pairs_of(folder: Path, images: list[str], captions: list[str], lane: Lane) -> Iterator[Pair]:
     """The pairs of one name: the first image is kept; which of several the caption is about, nobody can tell."""
     if not images:
         problem = ("missing_image", "no image of that name beside the caption")
@@ -69,18 +73,20 @@ def _pairs_of(folder: Path, images: list[str], captions: list[str]) -> Iterator[
         for image in images:
             yield Pair(readable(image), str(folder / image), problem=problem)
         return
-    caption, unreadable = _caption(folder / captions[0])
+    caption, unreadable = _caption(folder / captions[0], lane)
     for number, image in enumerate(images):
         double = ("duplicate_name", f"has the same name as {readable(images[0])}, which is kept")
         yield Pair(readable(image), str(folder / image), caption, double if number else unreadable)
 
 
-def _caption(path: Path) -> tuple[tuple[bytes, ...], tuple[str, str] | None]:
+def _caption(path: Path, lane: Lane) -> tuple[tuple[bytes, ...], tuple[str, str] | None]:
     """The text, or what keeps it from being read."""
     try:
-        text = read_regular(path, MAX_CAPTION_BYTES + 1)
+        text = lane.call(str(path), partial(read_regular, path, MAX_CAPTION_BYTES + 1))
     except OSError as error:
         return (), ("missing_caption", f"the .txt file cannot be read: {error.strerror}")
+    except HungError:
+        return (), ("timed_out", "no answer from the .txt file")
     if text is None:
         return (), ("missing_caption", "the .txt beside the image is no regular file")
     return (text,), None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from PIL import Image
@@ -14,6 +14,8 @@ from seed_dist.pixels import as_rgb
 RESIZES = ("none", "shorter", "squash")
 FORMATS = ("keep", "jpg", "png", "webp")
 EXIF_TURNS = ("keep", "apply")
+# "area" weighs each pixel by how much of it a smaller one covers, as OpenCV's INTER_AREA, and img2dataset with it.
+RESAMPLES = {"bicubic": Image.Resampling.BICUBIC, "area": Image.Resampling.BOX}
 _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright
 _PILLOW_NAMES = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
@@ -23,7 +25,8 @@ class ImagePolicy:
     """`resize` to `size_px`: "shorter" shrinks until the shorter side has it, and enlarges nothing; "squash" makes a
     square of it without regard to the aspect ratio. `format` "keep" stores what is no JPEG, PNG or WebP as PNG.
     `quality` (1 to 100) is that of JPEG and WebP which are made here. `exif_turn` "apply" stores turned pictures
-    upright; "keep" leaves the turning to whoever decodes.
+    upright; "keep" leaves the turning to whoever decodes. `resample`, one of RESAMPLES, is how pixels are joined, with
+    antialiasing: "area" takes less than half the time of "bicubic" and is a little softer.
     """
 
     resize: str = "none"
@@ -31,6 +34,13 @@ class ImagePolicy:
     format: str = "keep"
     quality: int = 95
     exif_turn: str = "keep"
+    resample: str = "bicubic"
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """For the manifest. Without `resample` where it is the usual one, which older sets do not name."""
+        values = asdict(self)
+        return values if self.resample != "bicubic" else {n: v for n, v in values.items() if n != "resample"}
 
     def problems(self) -> list[str]:
         """What is wrong with the options, named as on the command line."""
@@ -55,7 +65,7 @@ def stored_image(image: Image.Image, data: bytes, policy: ImagePolicy) -> tuple[
         return ext, data
     picture = as_rgb(image)
     if size != picture.size:
-        picture = picture.resize(size, Image.Resampling.BICUBIC)  # with antialiasing, as Pillow does it
+        picture = picture.resize(size, RESAMPLES[policy.resample])
     buffer = io.BytesIO()
     options: dict[str, Any] = {} if ext == "png" else {"quality": policy.quality}
     picture.save(buffer, _PILLOW_NAMES[ext], **options)

@@ -10,31 +10,31 @@ them in KEY.json, as {"captions": [...]}.
 
 from __future__ import annotations
 
-import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow as pa
 from PIL import Image
 
-from seed_dist.data.assembly import Reject, ShardRecord
-from seed_dist.data.cells import CellReader
+from seed_dist.data.assembly import ShardRecord
 from seed_dist.data.codec import Result, with_checked
 from seed_dist.data.filters import Filters, UnusablePairError
 from seed_dist.data.image_policy import ImagePolicy, stored_image, upright_size
+from seed_dist.data.image_reads import images_ahead
 from seed_dist.data.index import IndexRow
 from seed_dist.data.leases import Lease
 from seed_dist.data.listing import read_slice
 from seed_dist.data.manifest import ShardEntry
-from seed_dist.data.pairs import MAX_CAPTION_BYTES, Cell, Pair, Span, read_regular
+from seed_dist.data.pairs import MAX_CAPTION_BYTES, Pair
+from seed_dist.data.patience import Patience
+from seed_dist.data.reject_list import Reject
 from seed_dist.data.writer import TarFile, open_shard
 from seed_dist.faults import fault_point
 from seed_dist.pixels import UnusableImageError
 
 KEY_DIGITS = 9  # fixed width, no dots: webdataset takes everything before the first dot as the key
-MAX_IMAGE_BYTES = 1 << 28  # a larger file is no picture; it would have to be in memory as a whole
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class ShardTask:
     made_from: str
     policy: ImagePolicy = field(default_factory=ImagePolicy)
     filters: Filters = field(default_factory=Filters)
+    patience: Patience = field(default_factory=Patience)
     copies: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -71,21 +72,32 @@ class Sample:
     captions: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """What was read of a pair: its usable captions (one at least), those that are lost, and its image."""
+
+    captions: tuple[str, ...]
+    lost: tuple[Reject, ...]
+    image: bytes
+
+
 def write_image_shard(task: ShardTask, lease: Lease | None = None) -> ShardRecord:
     """Check and write all pairs of a task; without a usable one there is no file and `entry.samples` is 0.
 
-    Raises LeaseLostError, and leaves nothing, where the lease was lost meanwhile.
+    Raises LeaseLostError, and leaves nothing, where the lease was lost meanwhile, DataError where the source hangs.
     """
     rows, rejects = [], []
     path = task.folder / task.name
-    with open_shard(path) as shard, CellReader() as cells:
-        for position, pair in enumerate(read_slice(task.listing, task.number), task.first):
+    pairs = read_slice(task.listing, task.number)
+    copies = {position - task.first: original for position, original in task.copies.items()}
+    with open_shard(path) as shard, closing(candidates(pairs, task.filters, task.patience, copies)) as found:
+        for position, (pair, candidate) in enumerate(zip(pairs, found, strict=True), task.first):
             try:
-                sample, lost = _checked_sample(position, pair, task, cells)
+                sample = _checked_sample(candidate, task)
             except (UnusablePairError, UnusableImageError) as problem:
                 rejects.append(Reject(pair.name, problem.reason, str(problem)))
                 continue
-            rejects += lost
+            rejects += [] if isinstance(candidate, UnusablePairError) else candidate.lost
             rows.append(add_sample(shard, f"{position:0{KEY_DIGITS}d}", sample))
             fault_point("shard.sample_written", 0, position)
         if lease is not None:
@@ -108,14 +120,47 @@ def add_sample(shard: TarFile, key: str, sample: Sample) -> IndexRow:
     return IndexRow(key, place.offset, place.size, place.checksum, first, sample.ext, tuple(others))
 
 
-def _checked_sample(position: int, pair: Pair, task: ShardTask, cells: CellReader) -> tuple[Sample, list[Reject]]:
-    """The sample, and what is lost of it though it may be stored: some of several captions."""
-    captions, lost = usable_captions(pair, task.filters)
-    if position in task.copies:
-        raise UnusablePairError("duplicate_image", f"the same picture as {task.copies[position]:0{KEY_DIGITS}d}")
-    data = image_bytes(pair, cells)
+def candidates(
+    pairs: Sequence[Pair], filters: Filters, patience: Patience, copies: Mapping[int, int] | None = None
+) -> Generator[Candidate | UnusablePairError, None, None]:
+    """For each pair, in order: its usable captions and the bytes of its image, or why it is left out.
+
+    `copies` maps numbers of `pairs` to the positions of pairs with the same picture; of these no image is read.
+    """
+    judged = [_judged(pair, filters, (copies or {}).get(number)) for number, pair in enumerate(pairs)]
+    places = (
+        None if isinstance(found, UnusablePairError) else pair.image for pair, found in zip(pairs, judged, strict=True)
+    )
+    with closing(images_ahead(places, patience)) as images:
+        for found, image in zip(judged, images, strict=True):
+            if isinstance(found, UnusablePairError):
+                yield found
+            elif isinstance(image, UnusablePairError):
+                yield image
+            else:
+                assert image is not None, "a pair without a problem has an image"
+                yield Candidate(*found, image)
+
+
+def _judged(
+    pair: Pair, filters: Filters, original: int | None
+) -> tuple[tuple[str, ...], tuple[Reject, ...]] | UnusablePairError:
+    """The pair's usable captions and the others; or why it is left out."""
+    try:
+        captions = usable_captions(pair, filters)
+    except UnusablePairError as error:
+        return error
+    if original is not None:
+        return UnusablePairError("duplicate_image", f"the same picture as {original:0{KEY_DIGITS}d}")
+    return captions
+
+
+def _checked_sample(candidate: Candidate | UnusablePairError, task: ShardTask) -> Sample:
+    if isinstance(candidate, UnusablePairError):
+        raise candidate
+    data = candidate.image
     ext, image = use_image(data, task.filters, lambda picture: stored_image(picture, data, task.policy))
-    return Sample(ext, image, captions), lost
+    return Sample(ext, image, candidate.captions)
 
 
 def use_image(data: bytes, filters: Filters, use: Callable[[Image.Image], Result]) -> Result:
@@ -134,7 +179,7 @@ def use_image(data: bytes, filters: Filters, use: Callable[[Image.Image], Result
     return found
 
 
-def usable_captions(pair: Pair, filters: Filters) -> tuple[tuple[str, ...], list[Reject]]:
+def usable_captions(pair: Pair, filters: Filters) -> tuple[tuple[str, ...], tuple[Reject, ...]]:
     """The captions that may be stored, and the others. Raises UnusablePairError where none is left."""
     if pair.problem is not None:
         raise UnusablePairError(*pair.problem)
@@ -149,8 +194,8 @@ def usable_captions(pair: Pair, filters: Filters) -> tuple[tuple[str, ...], list
             captions.append(caption)
     if not captions:
         raise lost[0][1] if lost else UnusablePairError("missing_caption", "there is no caption")
-    rejects = [Reject(f"{pair.name} caption {number}", error.reason, str(error)) for number, error in lost]
-    return tuple(captions), rejects
+    rejects = (Reject(f"{pair.name} caption {number}", error.reason, str(error)) for number, error in lost)
+    return tuple(captions), tuple(rejects)
 
 
 def checked_caption(raw: bytes) -> str:
@@ -170,40 +215,3 @@ def checked_caption(raw: bytes) -> str:
 def _printable(character: str) -> str:
     """Controls (NUL among them) become white space; other unprintable ones, such as the joiners of emoji, stay."""
     return " " if ord(character) < 0x20 or 0x7F <= ord(character) < 0xA0 else character
-
-
-def image_bytes(pair: Pair, cells: CellReader) -> bytes:
-    """The bytes of a pair's image. Raises UnusablePairError."""
-    assert pair.image is not None, f"{pair.name} has neither an image nor a problem"
-    if isinstance(pair.image, Span) and pair.image.size > MAX_IMAGE_BYTES:
-        raise UnusablePairError("image_too_large", f"{pair.image.size} bytes; at most {MAX_IMAGE_BYTES}")
-    data = _file_bytes(pair.image) if isinstance(pair.image, str) else _cell_bytes(pair.image, cells)
-    if len(data) > MAX_IMAGE_BYTES:
-        raise UnusablePairError("image_too_large", f"more than {MAX_IMAGE_BYTES} bytes")
-    return data
-
-
-def _file_bytes(name: str) -> bytes:
-    try:
-        data = read_regular(Path(name), MAX_IMAGE_BYTES + 1)
-    except PermissionError:
-        raise UnusablePairError("unreadable_image", "the file may not be read: permission denied") from None
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise UnusablePairError("missing_image", "there is no file of that name") from None
-    except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
-            raise
-        raise UnusablePairError("missing_image", f"there is no such file: {error.strerror}") from None
-    if data is None:
-        raise UnusablePairError("missing_image", "there is no regular file of that name")
-    return data
-
-
-def _cell_bytes(place: Cell | Span, cells: CellReader) -> bytes:
-    try:
-        data = cells.read(place)
-    except pa.ArrowException as error:
-        raise UnusablePairError("unreadable_image", f"{place.file} is damaged: {error}"[:200]) from None
-    if data is None:
-        raise UnusablePairError("missing_image", "the image column is empty in this row")
-    return data

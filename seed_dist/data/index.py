@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from seed_dist.data.arrow_table import DAMAGE
 from seed_dist.data.manifest import Manifest
 from seed_dist.errors import DataError
 from seed_dist.fsio import atomic_file
@@ -63,8 +64,7 @@ def write_index(folder: Path, shards: Iterable[tuple[str, Sequence[IndexRow]]]) 
     """Write the index of (shard name, rows) in shard order; the value is the digest of each column."""
     rows = ({**vars(row), "shard": name} for name, rows in shards for row in rows)
     write_rows(folder / INDEX_NAME, _SCHEMA, rows)
-    with pq.ParquetFile(folder / INDEX_NAME) as file:
-        return {name: _file_digest(file, name) for name in _SCHEMA.names}
+    return file_digests(folder / INDEX_NAME)
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) -> None:
@@ -74,6 +74,12 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
     with atomic_file(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
         while part := list(islice(iterator, _GROUP_ROWS)):
             writer.write_table(pa.Table.from_pylist(part, schema=schema))
+
+
+def file_digests(path: Path) -> dict[str, str]:
+    """The digest of each column of a file that `write_rows` has written. Raises what is in DAMAGE."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        return {name: _file_digest(file, name) for name in file.schema_arrow.names}
 
 
 def read_rows(folder: Path, manifest: Manifest) -> Iterator[tuple[IndexRow, ...]]:
@@ -174,7 +180,7 @@ class Index:
             table = pq.read_table(self._path, columns=columns, page_checksum_verification=True)
         except FileNotFoundError:
             raise DataError(f"{self._path} is missing. {self._advice}") from None
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGE as error:
             raise DataError(f"{self._path} cannot be read: {error}. {self._advice}") from error
         for name in columns:
             found, expected = column_digest(table[name]), self._manifest.details[DIGESTS][name]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from seed_dist.data.codec import check_image
-from seed_dist.data.image_shard import MAX_IMAGE_BYTES
+from seed_dist.data.image_reads import MAX_IMAGE_BYTES
 from seed_dist.data.pairs import IMAGE_SUFFIXES, MAX_CAPTION_BYTES, readable
 from seed_dist.data.table_source import Columns
 from seed_dist.data.tar_members import DamagedTarError, Member, tar_members

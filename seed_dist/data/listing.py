@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from seed_dist.data.pairs import Cell, Digest, Pair, Source, Span, file_identity
+from seed_dist.data.pairs import Cell, Digest, Pair, Source, Span, file_identity, is_url
+from seed_dist.data.patience import HungError, Lane, Patience, Task
 from seed_dist.fsio import atomic_file, write_json
 
 _NOTE = "listing.json"
@@ -55,17 +57,24 @@ class Listing:
         return digest.value
 
 
-def write_listing(path: Path, source: Source, pairs: Iterable[Pair], slice_pairs: int) -> Listing:
-    """Write `pairs` of `source` to `path`, `slice_pairs` at a time."""
-    slices, count, identities = [], 0, _Identities()
-    iterator = iter(pairs)
+def write_listing(
+    path: Path, source: Source, pairs: Iterable[Pair], slice_pairs: int, patience: Patience | None = None
+) -> Listing:
+    """Write `pairs` of `source` to `path`, `slice_pairs` at a time. DataError where one file after the other hangs."""
+    slices, count, iterator = [], 0, iter(pairs)
+    patience = patience or Patience()
     options = pa.ipc.IpcWriteOptions(compression="zstd")  # the pairs of a slice name nearly the same paths
-    with atomic_file(path) as file, pa.ipc.new_file(file, _SCHEMA, options=options) as writer:
+    with (
+        Lane(patience.timeout_s, patience.retries) as lane,
+        atomic_file(path) as file,
+        pa.ipc.new_file(file, _SCHEMA, options=options) as writer,
+    ):
+        identities = _Identities(lane)
         while part := list(islice(iterator, slice_pairs)):
             digest = Digest()
-            for pair in part:
+            for pair, identity in zip(part, identities.of(part), strict=True):
                 captions = (b"=" + caption for caption in pair.captions)
-                digest.add(pair.name.encode(), identities.of(pair), repr(pair.problem).encode(), *captions)
+                digest.add(pair.name.encode(), identity, repr(pair.problem).encode(), *captions)
             writer.write_batch(pa.RecordBatch.from_pylist([_row(pair) for pair in part], schema=_SCHEMA))
             slices.append(digest.value)
             count += len(part)
@@ -92,20 +101,46 @@ def read_slice(path: Path, number: int) -> list[Pair]:
 class _Identities:
     """Identity of each pair's image; that of a large file is asked for once, since its pairs follow one another."""
 
-    def __init__(self) -> None:
-        self._file, self._identity = "", b""
+    def __init__(self, lane: Lane) -> None:
+        self._lane, self._file, self._identity = lane, "", b""
 
-    def of(self, pair: Pair) -> bytes:
-        image = pair.image
-        if pair.problem is not None or image is None:
-            return b""
-        if isinstance(image, str):
-            return file_identity(Path(image)).encode()
-        if image.file != self._file:
-            self._file, self._identity = image.file, file_identity(Path(image.file)).encode()
-        place: Sequence[object]
-        place = (image.column, image.row, image.member) if isinstance(image, Cell) else (image.offset, image.size)
-        return self._identity + repr(place).encode()
+    def of(self, pairs: Sequence[Pair]) -> Iterator[bytes]:
+        """One per pair. DataError where one file after the other hangs."""
+        files, before = [_file(pair) for pair in pairs], self._file
+        asked: list[Task[str] | None] = []
+        for file in files:
+            is_new = file not in ("", before)
+            asked.append(self._lane.submit(file, partial(file_identity, Path(file))) if is_new else None)
+            before = file or before
+        for pair, file, task in zip(pairs, files, asked, strict=True):
+            if task is not None:
+                self._file, self._identity = file, self._answer(task)
+            yield (self._identity if file else b"") + _place(pair)
+
+    def _answer(self, task: Task[str]) -> bytes:
+        try:
+            return self._lane.result(task).encode()
+        except HungError:
+            return b"no answer"
+
+
+def _file(pair: Pair) -> str:
+    """The file that a pair's image is, or is in; empty for a URL."""
+    if pair.problem is not None or pair.image is None or is_url(pair.image):
+        return ""
+    return pair.image if isinstance(pair.image, str) else pair.image.file
+
+
+def _place(pair: Pair) -> bytes:
+    """Where in that file; or the URL."""
+    image = pair.image
+    if pair.problem is not None or image is None:
+        return b""
+    if isinstance(image, str):
+        return image.encode() if is_url(image) else b""
+    if isinstance(image, Cell):
+        return repr((image.column, image.row, image.member)).encode()
+    return repr((image.offset, image.size)).encode()
 
 
 def _row(pair: Pair) -> dict[str, Any]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_CAPTION_BYTES = 1 << 16  # longer texts are no captions; the rest is not even read
 _EDGE_BYTES = 1 << 16
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Span:
 class Pair:
     """One image with its captions as raw bytes; several captions are of the same image.
 
-    `image` is a file's path, or a place inside a larger file. `problem` is (reason, detail) where reading need not even
-    be tried.
+    `image` is a file's absolute path or a URL, or a place inside a larger file. `problem` is (reason, detail) where
+    reading need not even be tried.
     """
 
     name: str
@@ -54,6 +57,11 @@ class Source:
 
     kind: str
     pairs: Callable[[], Iterator[Pair]]
+
+
+def is_url(image: object) -> TypeGuard[str]:
+    """Whether an image is to be fetched; paths begin with a slash."""
+    return isinstance(image, str) and _URL.match(image) is not None
 
 
 def file_identity(path: Path) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from seed_dist.data.filters import Filters
 from seed_dist.data.image_policy import ImagePolicy
 from seed_dist.data.leases import STALE_AFTER_S
+from seed_dist.data.patience import Patience
 from seed_dist.data.table_source import Columns
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.fsio import write_json
@@ -28,8 +29,8 @@ REQUEST_NAME = ".source.json"
 
 @dataclass(frozen=True)
 class ShardOptions:
-    """How to shard. `workers`, the share of rejects that is put up with, `update` and `stale_after_s` do not change
-    what is written.
+    """How to shard. `workers`, the share of rejects that is put up with, `patience`, `update` and `stale_after_s` do
+    not change what is written, where the source answers.
 
     A process on another machine that has been silent for `stale_after_s` counts as dead, and its shards are taken over.
     """
@@ -42,11 +43,12 @@ class ShardOptions:
     hash_range: tuple[float, float] = (0.0, 1.0)  # keep the pairs whose name hashes into this part of 0..1
     policy: ImagePolicy = field(default_factory=ImagePolicy)
     filters: Filters = field(default_factory=Filters)
+    patience: Patience = field(default_factory=Patience)
     update: bool = False  # the set may be of an earlier state of the source: make anew what changed
     stale_after_s: float = STALE_AFTER_S
 
 
-_WITHOUT_EFFECT = ("max_reject_fraction", "workers", "update", "stale_after_s")
+_WITHOUT_EFFECT = ("max_reject_fraction", "workers", "patience", "update", "stale_after_s")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,16 +20,15 @@ from typing import Any
 from seed_dist.data.assembly import (
     MADE_FROM,
     PLAN_NAME,
+    PRINTS,
     PROGRESS,
-    REJECTS_NAME,
     Assembly,
     Plan,
-    Reject,
     ShardRecord,
     remove_progress,
     shard_name,
 )
-from seed_dist.data.duplicates import find_copies
+from seed_dist.data.duplicates import find_copies, print_names
 from seed_dist.data.filters import DELIBERATE
 from seed_dist.data.image_policy import ImagePolicy
 from seed_dist.data.image_shard import KEY_DIGITS, ShardTask, write_image_shard
@@ -39,6 +38,7 @@ from seed_dist.data.listing import Listing, load_listing, save_listing, write_li
 from seed_dist.data.manifest import Manifest, load_manifest
 from seed_dist.data.pairs import Digest, Pair, Source
 from seed_dist.data.progress import progress_bar
+from seed_dist.data.reject_list import REJECTS_NAME, Reject
 from seed_dist.data.request import Request, ShardOptions, load_request, save_request
 from seed_dist.data.sources import list_source
 from seed_dist.errors import DataError, SeedDistError
@@ -82,6 +82,8 @@ def shard_source(sources: Path | Sequence[Path], out: Path, options: ShardOption
                 return ShardOutcome(finished, True)
             if not others:
                 assembly.discard_partials()
+                if options.update:
+                    assembly.withdraw_passing()
                 save_request(out, Request.of(paths, options))
             stack.enter_context(take_part(leases))
         try:
@@ -94,12 +96,14 @@ def shard_source(sources: Path | Sequence[Path], out: Path, options: ShardOption
 
 def _make_set(assembly: Assembly, listing: Listing, options: ShardOptions, leases: Leases) -> Manifest:
     """What remains of the work after the listing, with the others that take part in it."""
-    tasks = make_tasks(listing, assembly.folder, options, leases)
+    prints = assembly.folder / PRINTS
+    tasks = make_tasks(listing, assembly.folder, prints, options, leases)
     shards = _make_shards(assembly, tasks, options, leases)
     with only_one(leases, "closing"):
         rejected = assembly.write_rejects(shards)
         if not any(record.entry.samples for record in assembly.records(shards)):
             raise DataError(_reject_text(assembly, rejected, shards, listing.pairs, "so no usable pair is left"))
+        _remove_other_prints(prints, listing, options)
         results = {**_counted(rejected), MADE_FROM: [task.made_from for task in tasks]}
         return assembly.commit(shards, results)
 
@@ -124,8 +128,9 @@ def _listed(paths: list[Path], out: Path, options: ShardOptions, others: Sequenc
 
 def make_listing(path: Path, paths: Sequence[Path], options: ShardOptions) -> Listing:
     """The pairs of the sources that are asked for, in a file. DataError where there are none."""
-    source, seen = list_source(paths, options.captions, options.columns), Counter[str]()
-    listing = write_listing(path, source, _within(source, options.hash_range, seen), options.shard_samples)
+    source, seen = list_source(paths, options.captions, options.columns, options.patience), Counter[str]()
+    pairs = _within(source, options.hash_range, seen)
+    listing = write_listing(path, source, pairs, options.shard_samples, options.patience)
     if not listing.pairs:
         raise DataError(_nothing_text(seen.total(), options))
     return listing
@@ -164,15 +169,17 @@ def _plan(listing: Listing, options: ShardOptions) -> Plan:
     }
     if options.policy != ImagePolicy():
         details["images"] = "bytes of the source where the policy asks for no change"
-        details["policy"] = asdict(options.policy)
+        details["policy"] = options.policy.details
     return Plan("images", {"source": listing.fingerprint}, details)
 
 
-def make_tasks(listing: Listing, out: Path, options: ShardOptions, leases: Leases) -> list[ShardTask]:
-    """A task per slice. Duplicates are looked for first, where that is asked for, with files below `out`."""
+def make_tasks(listing: Listing, out: Path, prints: Path, options: ShardOptions, leases: Leases) -> list[ShardTask]:
+    """A task per slice, of a set in `out`. Duplicates are looked for first, where that is asked for, with the
+    fingerprints in the folder `prints`.
+    """
     copies: dict[int, int] = {}
     if options.filters.drop_duplicates is not None:
-        copies = find_copies(listing, out / PROGRESS, options.filters, options.workers, leases)
+        copies = find_copies(listing, out, prints, options, leases)
     tasks, positions = [], iter(sorted(copies))
     following = next(positions, None)
     for number, made_from in enumerate(listing.slices):
@@ -187,9 +194,18 @@ def make_tasks(listing: Listing, out: Path, options: ShardOptions, leases: Lease
             made_from = digest.value
         tasks.append(
             ShardTask(out, shard_name(number), number, first, count, listing.path, made_from,
-                      options.policy, options.filters, own)
+                      options.policy, options.filters, options.patience, own)
         )  # fmt: skip
     return tasks
+
+
+def _remove_other_prints(prints: Path, listing: Listing, options: ShardOptions) -> None:
+    """Keep the fingerprints of this state of the source."""
+    names = () if options.filters.drop_duplicates is None else print_names(listing, options.filters)
+    for path in set(prints.glob("*")) - {prints / name for name in names}:
+        path.unlink(missing_ok=True)
+    if not names and prints.is_dir():
+        prints.rmdir()
 
 
 def _make_shards(assembly: Assembly, tasks: Sequence[ShardTask], options: ShardOptions, leases: Leases) -> list[str]:

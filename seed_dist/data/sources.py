@@ -13,6 +13,7 @@ from pathlib import Path
 from seed_dist.data.caption_json_source import caption_json_pairs
 from seed_dist.data.folder_source import folder_pairs, has_pairs, having, stems
 from seed_dist.data.pairs import IMAGE_SUFFIXES, Pair, Source, readable
+from seed_dist.data.patience import Patience, answers
 from seed_dist.data.table_source import TABLE_SUFFIXES, Columns, open_table, suffix_of, table_pairs
 from seed_dist.data.tar_source import tar_pairs
 from seed_dist.errors import DataError
@@ -23,7 +24,12 @@ _FORMS = (
 )
 
 
-def list_source(sources: Path | Sequence[Path], captions: Path | None = None, columns: Columns | None = None) -> Source:
+def list_source(
+    sources: Path | Sequence[Path],
+    captions: Path | None = None,
+    columns: Columns | None = None,
+    patience: Patience | None = None,
+) -> Source:
     """The pairs of one or several sources: folders, tables, tars, or patterns for these (`*`, `**`, `?`, `[...]`).
 
     `captions` names the table (or a pattern for tables) where the folder does not tell. Image paths in a table are
@@ -32,11 +38,12 @@ def list_source(sources: Path | Sequence[Path], captions: Path | None = None, co
     """
     paths = [path for pattern in ([sources] if isinstance(sources, Path) else sources) for path in _matching(pattern)]
     paths = sorted(dict.fromkeys(paths), key=os.fsencode)
-    columns = columns or Columns()
+    columns, patience = columns or Columns(), patience or Patience()
     if captions is None:
-        found = [_source(path, columns) for path in paths]
+        found = [_source(path, columns, patience) for path in paths]
     elif len(paths) == 1:
-        found = [_table(path, columns, source_root(paths[0])) for path in _captions_files(paths[0], captions)]
+        root = source_root(paths[0])
+        found = [_table(path, columns, root, patience) for path in _captions_files(paths[0], captions)]
     else:
         raise DataError(f"--captions {captions} goes with one source, the folder of its images; {len(paths)} are given")
     found = [_below(path, source) for path, source in zip(paths, found, strict=True)] if len(paths) > 1 else found
@@ -67,26 +74,35 @@ def _below(path: Path, source: Source) -> Source:
     return Source(source.kind, lambda: (replace(pair, name=f"{prefix}/{pair.name}") for pair in source.pairs()))
 
 
-def _source(path: Path, columns: Columns) -> Source:
+def _source(path: Path, columns: Columns, patience: Patience) -> Source:
     if path.is_dir():
-        return _directory(path, columns)
+        return _directory(path, columns, patience)
+    _require_regular(path)
     if path.suffix.lower() == ".tar":
-        return Source("tar", partial(tar_pairs, path.absolute(), columns))
-    return _table(path, columns, path.parent)
+        return Source("tar", partial(tar_pairs, path.absolute(), columns, patience))
+    return _table(path, columns, path.parent, patience)
 
 
-def _directory(folder: Path, columns: Columns) -> Source:
+def _require_regular(path: Path) -> None:
+    """DataError for a pipe or device, where opening may never end."""
+    if not path.is_file():
+        raise DataError(f"{path} is no regular file (a pipe or a device?). Give a folder of {_FORMS}.")
+
+
+def _directory(folder: Path, columns: Columns, patience: Patience) -> Source:
     if has_pairs(folder):
-        return Source("folder", partial(folder_pairs, folder.absolute()))
+        return Source("folder", partial(folder_pairs, folder.absolute(), patience))
     top = sorted((path for path in folder.iterdir() if path.is_file() and path.name[0] != "."), key=os.fsencode)
     tars = [path for path in top if path.suffix.lower() == ".tar"]
     if tars:
-        return Source("tar", lambda: chain.from_iterable(tar_pairs(path.absolute(), columns) for path in tars))
+        return Source(
+            "tar", lambda: chain.from_iterable(tar_pairs(path.absolute(), columns, patience) for path in tars)
+        )
     tables = [path for path in top if suffix_of(path) in TABLE_SUFFIXES]
     tables = tables or [path for path in top if path.suffix.lower() == ".json"]
     kinds = sorted({suffix_of(table) for table in tables})
     if len(kinds) == 1:
-        found = [_table(table, columns, folder) for table in tables]
+        found = [_table(table, columns, folder, patience) for table in tables]
         return Source(found[0].kind, lambda: chain.from_iterable(table.pairs() for table in found))
     if kinds:
         raise DataError(
@@ -112,12 +128,16 @@ def _captions_files(source: Path, captions: Path) -> list[Path]:
         if path.is_file():
             return [path]
         if matches := glob.glob(str(path)):  # noqa: PTH207 - patterns may be absolute
-            return sorted((Path(match) for match in matches), key=os.fsencode)
+            return sorted((Path(match) for match in matches if Path(match).is_file()), key=os.fsencode)
     raise DataError(f"--captions {captions} is no file, neither here nor in {source}. Give the path of the table.")
 
 
-def _table(path: Path, columns: Columns, root: Path) -> Source:
+def _table(path: Path, columns: Columns, root: Path, patience: Patience) -> Source:
     path, root, suffix = path.absolute(), root.absolute(), suffix_of(path)
+    if not answers(path, patience):
+        raise DataError(
+            f"{path} cannot be read: {patience.in_words}. Run the same command again when its disk answers."
+        )
     if suffix == ".json":
         return Source("json", partial(caption_json_pairs, path, columns, root))
     if suffix not in TABLE_SUFFIXES:

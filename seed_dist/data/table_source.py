@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from seed_dist.data.arrow_table import ARROW_SUFFIXES, arrow_table
-from seed_dist.data.pairs import Cell, Pair, readable
+from seed_dist.data.pairs import Cell, Pair, is_url, readable
 from seed_dist.data.text_table import Row, Table, csv_table, json_lines_table, table_name
 from seed_dist.errors import DataError
 
@@ -28,7 +28,7 @@ CAPTION_COLUMNS = ("caption", "text", "txt", "description", "title", "prompt", "
                    "photo_description")  # fmt: skip
 URL_COLUMNS = ("url", "image_url", "photo_image_url")
 UNSPLASH_NAME = "{photo_id}.jpg"  # as Unsplash's own download scripts and most others name the pictures
-_FETCH = "fetch it first, for example with img2dataset, and give its output folder as SOURCE"
+_FETCH = "give --fetch, or fetch it first, for example with img2dataset, and give its output folder as SOURCE"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Columns:
 
     `image_name` makes the name of a row's picture from its columns and `row`, its number from 0: "{photo_id}.jpg".
     `splits` keeps the rows whose column `split` has one of these values (none: all rows). `at_least` holds (column,
-    number): rows with less, or without a number, are left out and counted.
+    number): rows with less, or without a number, are left out and counted. With `fetch` a URL is where the picture is;
+    without, its last part names a file that was fetched before.
     """
 
     image: str | None = None
@@ -46,6 +47,7 @@ class Columns:
     split: str = "split"
     splits: tuple[str, ...] = ()
     at_least: tuple[tuple[str, float], ...] = ()
+    fetch: bool = False
 
 
 def suffix_of(path: Path) -> str:
@@ -123,6 +125,8 @@ class _Rows:
             cell = Cell(str(self._table.path), self._image, row.number - 1, self._table.image_cells[self._image])
             return Pair(name, cell, captions, problem)
         value = _file_name(self._pattern, number, row.cells) if self._pattern else row.cells.get(self._image or "")
+        if self._columns.fetch and is_url(text := shown_text(value)):
+            return Pair(f"{name}: {readable(text)}", text, captions, problem)
         return path_pair(name, value, self._root, captions, problem)
 
 
@@ -223,9 +227,10 @@ def shown_text(value: Any) -> str:
 def _image_column(table: Path, names: Sequence[str], columns: Columns) -> str | None:
     """The column of the image, or of its URL; None for Unsplash's tables, whose pictures are named by their ids."""
     if columns.image is None and not _first(names, IMAGE_COLUMNS):
-        if "photo_id" in names:
+        url = _first(names, URL_COLUMNS)
+        if "photo_id" in names and not (columns.fetch and url):
             return None
-        if url := _first(names, URL_COLUMNS):
+        if url:
             return url
     return _pick(table, names, columns.image, IMAGE_COLUMNS, "--image-column")
 

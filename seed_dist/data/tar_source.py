@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from seed_dist.data.arrow_table import arrow_table
 from seed_dist.data.pairs import IMAGE_SUFFIXES, MAX_CAPTION_BYTES, Pair, Span, readable
+from seed_dist.data.patience import Patience, answers
 from seed_dist.data.table_source import CAPTION_COLUMNS, Columns, caption_bytes, in_split, shown_text, too_low
 from seed_dist.data.tar_members import DamagedTarError, Member, tar_members
 
@@ -36,9 +37,12 @@ class _Sample:
     problem: Problem | None = None
 
 
-def tar_pairs(path: Path, columns: Columns) -> Iterator[Pair]:
+def tar_pairs(path: Path, columns: Columns, patience: Patience | None = None) -> Iterator[Pair]:
     """Pairs of one tar in the order of its members, then what img2dataset's table beside it says it could not fetch."""
-    name = readable(path.name)
+    name, patience = readable(path.name), patience or Patience()
+    if not answers(path, patience):
+        yield Pair(name, None, problem=("timed_out", f"{patience.in_words}; all its pairs are missing"))
+        return
     samples: dict[tuple[str, int], _Sample] = {}
     refused, damage = _collect(path, samples)
     lent = {first_dot(key) for (key, _), sample in samples.items() if sample.images and key != first_dot(key)}

@@ -13,23 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from isal.isal_zlib import crc32
 
-from seed_dist.data.assembly import PROGRESS, REJECTS_NAME
+from seed_dist.data.arrow_table import DAMAGE
+from seed_dist.data.assembly import PRINTS, PROGRESS
 from seed_dist.data.filters import DELIBERATE
 from seed_dist.data.index import INDEX_NAME, Index
 from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest
 from seed_dist.data.pairs import readable
+from seed_dist.data.reject_list import REJECTS_NAME, read_reject_list, reject_list_problem
 from seed_dist.data.request import REQUEST_NAME
 from seed_dist.data.tar_members import DamagedTarError, tar_members
-from seed_dist.data.views import source_name
+from seed_dist.data.views import source_folder
 from seed_dist.data.workers import run_tasks
 from seed_dist.errors import DataError
 from seed_dist.fsio import PARTIAL_SUFFIX, sha256_file
 
-_OWN = frozenset({MANIFEST_NAME, INDEX_NAME, REJECTS_NAME, REQUEST_NAME, ".lock"})
+_OWN = frozenset({MANIFEST_NAME, INDEX_NAME, REJECTS_NAME, REQUEST_NAME, PRINTS, ".lock"})
 _SHOWN = 5  # samples of one shard that are named
 _CHUNK_BYTES = 1 << 20
 
@@ -40,7 +40,7 @@ SHARD, EXTRA, INDEX, REJECTS, MANIFEST, PARENT, FOREIGN = (
 
 _AGAIN = {
     "images": "With --repair it is made again from the source.",
-    "features": "With --repair the set is opened again, and data_prep/encode.py makes it again.",
+    "features": "With --repair it is encoded again.",
 }
 
 
@@ -137,10 +137,8 @@ def _parents(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     """Of features: the sets they were made from, where these stand beside them as a workspace has them."""
     if manifest.kind != "features":
         return
-    work = folder.absolute().parents[2] if len(folder.absolute().parents) > 2 else folder
     for name, made_from in manifest.parents.items():
-        features = work / "features" / source_name(name, folder.absolute().parent.name)
-        parent = (work / "images" if name == "images" else features) / folder.name
+        parent = source_folder(folder, name)
         if not (parent / MANIFEST_NAME).is_file():
             continue
         try:
@@ -153,25 +151,28 @@ def _parents(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 
 
 def _rejects(folder: Path, manifest: Manifest) -> Iterator[Finding]:
-    """The list of what was left out has as many rows per reason as the manifest counts."""
-    if manifest.kind != "images":
+    """The list of what was left out is the one that was written, with as many rows per reason as the manifest counts.
+
+    Features have one where there was anything to list.
+    """
+    if "rejected" not in manifest.details:
         return
-    path, again = folder / REJECTS_NAME, "With --repair it is made again from the source."
-    try:
-        rows = pq.read_table(path, page_checksum_verification=True)
-        rows.validate(full=True)
-        counts = Counter(rows["reason"].to_pylist())
-    except FileNotFoundError:
-        yield Finding(REJECTS, path, "it is missing", again)
+    path, again = folder / REJECTS_NAME, _AGAIN[manifest.kind]
+    problem, counts = reject_list_problem(folder, manifest), Counter[str]()
+    if problem is None:
+        try:
+            counts.update(reject.reason for _, reject in read_reject_list(folder))
+        except (*DAMAGE, TypeError) as error:
+            problem = f"it cannot be read ({error})"
+    if problem is not None:
+        yield Finding(REJECTS, path, problem, again)
         return
-    except (pa.ArrowException, OSError, KeyError) as error:
-        yield Finding(REJECTS, path, f"it cannot be read ({error})", again)
-        return
-    expected = {**manifest.details["rejected"], **manifest.details["filtered"]}
+    filtered = manifest.details.get("filtered", {})
+    expected = {**manifest.details["rejected"], **filtered}
     if dict(counts) != expected:
         what = f"it lists {_counts(counts)}, the manifest counts {_counts(expected)}"
         yield Finding(REJECTS, path, what, again)
-    misplaced = {reason for reason in counts if (reason in DELIBERATE) != (reason in manifest.details["filtered"])}
+    misplaced = {reason for reason in counts if (reason in DELIBERATE) != (reason in filtered)}
     if misplaced and dict(counts) == expected:
         what = f"the manifest counts {', '.join(sorted(misplaced))} on the wrong side of damaged and left out"
         yield Finding(MANIFEST, folder / MANIFEST_NAME, what, "Make the set again with this version.")

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from seed_dist.data.assembly import Reject, ShardRecord
+from seed_dist.data.assembly import ShardRecord
 from seed_dist.data.index import IndexRow
 from seed_dist.data.precision import finite_rows, stored_layout
+from seed_dist.data.reject_list import Reject
 from seed_dist.data.writer import TarFile, npy_header, open_shard
 from seed_dist.encode.attempts import Fault
 from seed_dist.encode.batches import Batch

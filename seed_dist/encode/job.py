@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seed_dist.data.assembly import Assembly, Plan, Reject, ShardRecord
+from seed_dist.data.assembly import Assembly, Plan, ShardRecord
 from seed_dist.data.leases import Lease, Leases
 from seed_dist.data.manifest import QUARANTINED, Manifest
+from seed_dist.data.reject_list import Reject
 from seed_dist.encode.augmentation import Crop
 from seed_dist.encode.encoder import Encoder
 from seed_dist.errors import DataError

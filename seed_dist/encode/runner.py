@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from seed_dist.data.assembly import Reject
 from seed_dist.data.leases import STALE_AFTER_S, Lease, LeaseLostError
 from seed_dist.data.manifest import Manifest, load_manifest
 from seed_dist.data.progress import progress_bar
 from seed_dist.data.reader import FeatureShards, ImageShards
+from seed_dist.data.reject_list import Reject
 from seed_dist.encode.attempts import Attempts, Outcome
 from seed_dist.encode.augmentation import Crop
 from seed_dist.encode.batches import Batch, BatchMaker, Source, batches_ahead

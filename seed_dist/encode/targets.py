@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from seed_dist.config import Recipe
 from seed_dist.errors import ConfigError, DataError
+from seed_dist.topology import world_from_environment
 
 if TYPE_CHECKING:
     from seed_dist.encode.clip_targets import ClipImages
@@ -15,6 +16,16 @@ if TYPE_CHECKING:
 
 TARGETS = ("patches", "image_embedding", "text_features", "causal", "codes")
 STORED_AS_ASKED = ("patches", "causal")  # large, and read by layers that normalise: stored as asked for
+
+
+def device_for(wanted: str) -> str:
+    """A torch device. `auto`: of several processes that srun or torchrun started on a node, each takes its own GPU."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return f"cuda:{world_from_environment().local_rank % gpus}" if gpus else "cpu"
 
 
 class EncoderMaker:

@@ -6,17 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from seed_dist.config import Recipe
 from seed_dist.data.manifest import Manifest, load_manifest
 from seed_dist.data.views import VIEWED, view_name
+from seed_dist.encode.again import MadeBy, note_made_by
 from seed_dist.encode.audit import Audit, audit_split
 from seed_dist.encode.augmentation import Crop
 from seed_dist.encode.encoder import Encoder
 from seed_dist.encode.runner import MAX_REJECT_FRACTION, EncodeOptions, encode_split
-from seed_dist.encode.targets import EncoderMaker
-from seed_dist.topology import world_from_environment
+from seed_dist.encode.targets import EncoderMaker, device_for
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,10 @@ def encode_workspace(request: EncodeRequest) -> Iterator[tuple[Path, Manifest]]:
     before the first sample is encoded.
     """
     for work in _passes(request):
-        yield from zip(work.outputs, encode_split(work.source, work.outputs, work.options), strict=True)
+        made = encode_split(work.source, work.outputs, work.options)
+        for folder in work.outputs:
+            note_made_by(folder, MadeBy(request.recipe.as_dict(), request.batch_size))
+        yield from zip(work.outputs, made, strict=True)
 
 
 def audit_workspace(request: EncodeRequest, samples: int, seed: int) -> Iterator[Audit]:
@@ -66,7 +67,7 @@ def audit_workspace(request: EncodeRequest, samples: int, seed: int) -> Iterator
 
 def _passes(request: EncodeRequest) -> list[_Pass]:
     """In the order that they need: what is a source of others comes first."""
-    maker = EncoderMaker(request.recipe, request.work, _device(request.device), request.dtype)
+    maker = EncoderMaker(request.recipe, request.work, device_for(request.device), request.dtype)
     encoders = [maker.make(target) for target in dict.fromkeys(request.targets)]
     made_here = {encoder.target for encoder in encoders}
     passes = []
@@ -89,11 +90,3 @@ def _passes(request: EncodeRequest) -> list[_Pass]:
 def _folder(work: Path, name: str, split: str) -> Path:
     """Where images or the features of a target lie."""
     return work / "images" / split if name == "images" else work / "features" / name / split
-
-
-def _device(wanted: str) -> str:
-    """`auto`: of several processes that srun or torchrun started on a node, each takes a GPU of its own."""
-    if wanted != "auto":
-        return wanted
-    gpus = torch.cuda.device_count()
-    return f"cuda:{world_from_environment().local_rank % gpus}" if gpus else "cpu"

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seed_dist.data.assembly import REJECTS_NAME, Reject, read_reject_list
 from seed_dist.data.codec import decode_image
 from seed_dist.data.filters import DELIBERATE
 from seed_dist.data.image_policy import upright_size
 from seed_dist.data.reader import ImageShards
+from seed_dist.data.reject_list import REJECTS_NAME, Reject, read_reject_list
 from seed_dist.eval.page.charts import histogram
 from seed_dist.eval.page.document import head
 from seed_dist.eval.page.markup import Html, percent, table, tag

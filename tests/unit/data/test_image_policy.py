@@ -91,3 +91,14 @@ def test_options_that_make_no_sense_are_named_together():
     assert len(ImagePolicy(resize="squash", quality=0).problems()) == 2
     assert len(ImagePolicy(size_px=8).problems()) == 1
     assert len(ImagePolicy(resize="shorter", size_px=1).problems()) == 1
+
+
+def test_area_is_the_average_over_what_a_pixel_covers():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    _, data = store(buffer.getvalue(), resize="shorter", size_px=4, resample="area")
+    means = pixels.reshape(4, 2, 6, 2, 3).mean(axis=(1, 3))
+    assert np.abs(np.asarray(decode_image(data)) - means).max() <= 1  # rounded twice
+    assert "resample" not in ImagePolicy().details  # sets of earlier versions do not name it
+    assert ImagePolicy(resample="area").details["resample"] == "area"

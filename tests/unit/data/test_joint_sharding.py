@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from seed_dist.data.leases import Leases
 from seed_dist.data.sharding import ShardOptions, shard_source
 from tests.pictures import content, fill
 
@@ -155,3 +156,21 @@ def test_another_request_is_refused_with_both_values_while_one_is_worked_on(tmp_
     first.kill()
     ends(start())
     assert content(tmp_path / "out") == unbroken
+
+
+def test_a_shard_whose_lease_was_lost_meanwhile_is_not_published(tmp_path, start, unbroken):
+    """The heir, this process, has not touched the late one's unfinished file yet: nothing but the look at the lease
+    before the rename keeps it from appearing."""
+    out, leases = tmp_path / "out", Leases(tmp_path / "out" / ".progress" / "leases", 1.0)
+    late = start("shard.sample_written:*:15:stop", stale_after_s=1.0)
+    wait_for(lambda: is_stopped(late))
+    wait_for(lambda: not leases.is_taken("shard-000001"))
+    with leases.claim("shard-000001"):
+        os.kill(late.pid, signal.SIGCONT)
+        wait_for(lambda: len(list((out / ".progress").glob("shard-*.json"))) == PAIRS // SHARD - 1)
+        assert not (out / "shard-000001.tar").exists()
+        assert list(out.glob("*.partial")) == []
+    wait_for(lambda: is_stopped(late))  # at the same place, when it makes the shard anew
+    os.kill(late.pid, signal.SIGCONT)
+    assert made(ends(late)).count(1) == 2
+    assert content(out) == unbroken

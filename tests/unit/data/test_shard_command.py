@@ -53,6 +53,7 @@ def test_the_command_says_what_it_made_and_that_it_is_done(root, tmp_path, sourc
         (["good", "out", "--shard-samples", "0"], 2, "--shard-samples is 0; at least 1 is needed"),
         (["good", "out", "--max-reject-fraction", "2"], 2, "--max-reject-fraction is 2.0; a number from 0 to 1"),
         (["good", "out", "--workers", "0"], 2, "--workers is 0; at least 1"),
+        (["good", "out", "--timeout-s", "0", "--retries", "-1", "--fetches", "0"], 2, "3 configuration problem(s)"),
         (["good", "out", "--min-similarity", "x"], 2, "--min-similarity is 'x'; COLUMN=NUMBER is needed"),
         (["good", "out", "--resize", "squash", "--max-aspect", "0.5"], 2, "2 configuration problem(s)"),
         (["good", "out", "--image-name", "{a.__class__}"], 2, "'a.__class__' is no name of a column"),

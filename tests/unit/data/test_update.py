@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from seed_dist.data import duplicates
 from seed_dist.data.filters import Filters
 from seed_dist.data.reader import ImageShards
+from seed_dist.data.repair import repair
 from seed_dist.data.sharding import ShardOptions, shard_source
+from seed_dist.data.verification import verify
 from seed_dist.errors import DataError, MismatchError
 from tests.pictures import content, fill, picture
 
@@ -102,3 +105,25 @@ def test_a_killed_update_goes_on(root, tmp_path, point):
     shard_source(source, out, SMALL)
     shard_source(source, tmp_path / "unbroken", SMALL)
     assert content(out) == content(tmp_path / "unbroken")
+
+
+def test_pictures_that_are_known_are_not_looked_at_again(tmp_path, monkeypatch):
+    """By --update and --repair, with --drop-duplicates: slices of 10, of which new ones and those that grew are."""
+    looked, original = [], duplicates.write_prints
+    monkeypatch.setattr(duplicates, "write_prints", lambda task: (looked.append(task.number), original(task)))
+    options = replace(SMALL, filters=Filters(drop_duplicates="perceptual"))
+    out, source = tmp_path / "out", table(tmp_path, 45)
+    shard_source(source, out, options)
+    source = table(tmp_path, 62)
+    (tmp_path / "images" / "0061.png").write_bytes(picture(3))
+    shard_source(source, out, replace(options, update=True))
+    assert looked == [0, 1, 2, 3, 4, 4, 5, 6]
+    whole = content(out)
+    (out / "shard-000002.tar").unlink()
+    damaged = next(path for path in (out / ".prints").iterdir() if path.stat().st_size > 200)
+    damaged.write_bytes(damaged.read_bytes()[:-60])
+    repair(out, verify(out, progress=lambda size: None), 1, encode=None)
+    assert len(looked) == 8 + 1  # the fingerprints that are damaged
+    assert content(out) == whole
+    assert shard_source(source, tmp_path / "unbroken", options).manifest.details["filtered"] == {"duplicate_image": 1}
+    assert content(tmp_path / "unbroken") == whole

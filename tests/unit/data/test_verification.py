@@ -5,13 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from seed_dist.data.index import Index
-from seed_dist.data.manifest import load_manifest
-from seed_dist.data.repair import repair
+from seed_dist.data.manifest import load_manifest, write_manifest
+from seed_dist.data.reject_list import REJECT_DIGESTS
+from seed_dist.data.repair import repair as repair_set
 from seed_dist.data.sharding import ShardOptions, shard_source
 from seed_dist.data.verification import ShardCheck, check_shard, verify
 from tests.pictures import content, fill, picture
@@ -43,6 +47,10 @@ def out(made):
     kept.rename(made / "out")
 
 
+def repair(out, findings, workers):
+    return repair_set(out, findings, workers, encode=None)
+
+
 def found(out, **options):
     return verify(out, progress=lambda size: None, **options)
 
@@ -55,6 +63,18 @@ def test_nothing_is_wrong_with_an_intact_set(out):
     assert found(out) == found(out, quick=True) == found(out, workers=2) == []
 
 
+def misnamed(path, column):
+    """The bytes of a parquet file in which a column's name is no text."""
+    return path.read_bytes().replace(column, b"\xc7" + column[1:])
+
+
+def exchanged(path, column):
+    """A good parquet file with another text in a column."""
+    table = pq.read_table(path)
+    other = pa.array(["other"] * len(table), table.schema.field(column).type)
+    pq.write_table(table.set_column(table.column_names.index(column), column, other), path)
+
+
 DAMAGES = {
     "missing shard": ("shard-000001.tar", lambda p: p.unlink(), "it is missing"),
     "longer shard": ("shard-000001.tar", lambda p: p.write_bytes(p.read_bytes() + bytes(512)), "bytes, the manifest"),
@@ -65,6 +85,9 @@ DAMAGES = {
     "cut index": ("index.parquet", lambda p: p.write_bytes(p.read_bytes()[:-9]), "cannot be read"),
     "missing rejects": ("rejects.parquet", lambda p: p.unlink(), "it is missing"),
     "damaged rejects": ("rejects.parquet", lambda p: p.write_bytes(p.read_bytes()[:-1]), "it cannot be read"),
+    "no UTF-8 in rejects": ("rejects.parquet", lambda p: p.write_bytes(misnamed(p, b"detail")), "it cannot be read"),
+    "no UTF-8 in index": ("index.parquet", lambda p: p.write_bytes(misnamed(p, b"checksum")), "cannot be read"),
+    "other rejects": ("rejects.parquet", lambda p: exchanged(p, "detail"), "columns detail are not those"),
     "damaged manifest": ("manifest.json", lambda p: p.write_text(p.read_text().replace(": 6", ": 5")), "is damaged"),
 }  # fmt: skip
 
@@ -82,6 +105,16 @@ def test_damage_is_found_and_only_that_is_mended(out, damage):
     assert content(out) == whole
     kept = set(before) - {name}
     assert damage == "damaged manifest" or {n: times(out)[n] for n in kept} == {n: before[n] for n in kept}
+
+
+def test_a_set_of_an_earlier_version_has_no_digests_of_its_rejects_and_is_intact(made, out):
+    manifest = load_manifest(out)
+    details = {name: value for name, value in manifest.details.items() if name != REJECT_DIGESTS}
+    write_manifest(out, replace(manifest, details=details))
+    rows = pq.read_table(out / "rejects.parquet")
+    pq.write_table(rows.cast(pa.schema([(name, pa.string()) for name in rows.column_names])), out / "rejects.parquet")
+    assert found(out) == []
+    assert shard_source(made / "source" / "table.jsonl", out, replace(OPTIONS, update=True)).was_finished
 
 
 def test_every_cut_at_a_block_is_found_and_mended(out):

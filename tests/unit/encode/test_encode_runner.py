@@ -329,7 +329,7 @@ def test_a_damaged_shard_of_features_is_the_only_one_that_is_encoded_again(tmp_p
     (finding,) = verify(out, progress=lambda size: None)
     assert finding.path == path
     assert "sample 000000010 has checksum" in finding.what
-    (line,) = repair(out, [finding], 1)
+    (line,) = repair(out, [finding], 1, encode=None)
     assert "the shards shard-000001.tar are made, the others kept" in line
     encode_split(images, {out: (again := Means())})
     assert {key for key in again.seen if key} == {f"{i:09d}" for i in range(10, 20)}
