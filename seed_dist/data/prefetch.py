@@ -1,9 +1,10 @@
 """Steps made ahead by two threads, into memory that is used over and over.
 
 Threads and not processes: the reads and their copies run without the interpreter's lock, nothing has to be sent
-anywhere, and there is no worker that could be killed alone. Two, because a core copies less than the memory gives. What cannot be done to a thread is to stop it, so one that
-hangs in a read is left behind with its memory, named in a warning, and a new one makes the same step again. A step
-depends on its number alone, so whichever thread makes it, it is the same.
+anywhere, and there is no worker that could be killed alone. Two, because a core copies less than the memory gives.
+What cannot be done to a thread is to stop it, so one that hangs in a read is left behind with its memory, named in a
+warning, and a new one makes the same step again. A step depends on its number alone, so whichever thread makes it, it
+is the same.
 """
 
 from __future__ import annotations

@@ -112,7 +112,8 @@ class ShardFiles:
             opened = [self._file(file) for file in files[firsts].tolist()]  # mapped for as long as they are held here
             spans = np.diff(firsts, append=len(rows))
             begins = self.index.offset[rows] - self._storage.start_of(files) + skip
-            bases, ends = (np.repeat(values, spans) for values in zip(*((f.address, f.size_bytes) for f in opened)))
+            bases = np.repeat([file.address for file in opened], spans)
+            ends = np.repeat([file.size_bytes for file in opened], spans)
             if not bases.all() or (begins + size > ends).any():
                 return 0
             copied, is_cold = copy_pieces(bases + begins, out.ctypes.data + places * size, size)
