@@ -69,7 +69,7 @@ os._exit(0)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("runs/bench"), help="where the data are written, about 7 GB")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
     for name, (samples, batch, shapes) in SETS.items():

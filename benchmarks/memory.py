@@ -3,8 +3,8 @@
     python -m benchmarks.memory --folder runs/memory
 
 Each runs in a process of its own. Counted is anonymous memory at its highest, looked at every few milliseconds: pages
-of files do not belong to a process, the kernel takes them back. The writer is data_prep/shard.py's work from tars of tiny
-pictures; the loader reads two epochs of the third stage's codes, shuffled, in batches of 256.
+of files do not belong to a process, the kernel takes them back. The writer is data_prep/shard.py's work from tars of
+tiny pictures; the loader reads two epochs of the third stage's codes, shuffled, in batches of 256.
 """
 
 from __future__ import annotations
