@@ -70,7 +70,8 @@ def prepare(folder: Path, pairs: int) -> None:
 
 
 def measured(part: str, folder: Path) -> int:
-    command = [sys.executable, "-m", "benchmarks.memory", "--part", part, "--folder", str(folder)]
+    allocators = ["MALLOC_ARENA_MAX=1", "ARROW_DEFAULT_MEMORY_POOL=system"]  # what threads keep unused is noise
+    command = ["env", *allocators, sys.executable, "-m", "benchmarks.memory", "--part", part, "--folder", str(folder)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 

@@ -242,6 +242,17 @@ def test_sets_side_by_side(tmp_path):
     assert both.fingerprint != PairedFeatures(tmp_path, "train", ("a",)).fingerprint
 
 
+@pytest.mark.parametrize("left_out", [[0], [22], [0, 1, 2], [3, 4, 9, 21, 22]])
+def test_samples_that_some_set_lacks_are_passed_over(tmp_path, left_out):
+    a, _ = paired(tmp_path, details={"quarantined": left_out[1:]})
+    write_set(tmp_path / "features" / "c" / "train", a, details={"quarantined": left_out[:1]})
+    both = PairedFeatures(tmp_path, "train", ("a", "b", "c"))
+    kept = [row for row in range(SAMPLES) if row not in left_out]
+    assert len(both) == len(kept)
+    assert both.captions == [f"c{row}" for row in kept]
+    assert (both.read(np.arange(len(kept)))["a"] == a[kept]).all()
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
