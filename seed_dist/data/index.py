@@ -77,6 +77,7 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
     with atomic_file(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
         while part := list(islice(iterator, _GROUP_ROWS)):
             writer.write_table(pa.Table.from_pylist(part, schema=schema))
+            part.clear()  # before the next are collected
 
 
 def read_rows(folder: Path, manifest: Manifest) -> Iterator[tuple[IndexRow, ...]]:

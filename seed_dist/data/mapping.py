@@ -31,30 +31,24 @@ _libc.process_vm_readv.argtypes = (ctypes.c_int, *(ctypes.c_void_p, ctypes.c_ulo
 
 
 class MappedFile:
-    """An open file that is closed when the last thread that uses it lets go; mapped when `address` is first asked for.
+    """An open file and its map, both closed when the last thread that uses them lets go. `address` is where it begins in
+    memory, 0 where it cannot be mapped.
 
     Python's own maps keep a second descriptor each, and tell no address.
     """
 
     def __init__(self, number: int) -> None:
         self.number, self.size_bytes = number, os.fstat(number).st_size
-        self._address: int | None = None
-
-    @property
-    def address(self) -> int:
-        """Where it begins in memory; 0 where it cannot be mapped."""
-        if self._address is None:
-            found = _libc.mmap(None, self.size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, self.number, 0)
-            self._address = 0 if found == _FAILED else found
-        return self._address
+        found = _libc.mmap(None, self.size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, number, 0)
+        self.address: int = 0 if found == _FAILED else found
 
     def is_whole(self) -> bool:
         """Whether nobody has cut it since it was opened: a map shows zeros from there to the end of the page."""
         return os.fstat(self.number).st_size >= self.size_bytes
 
     def __del__(self) -> None:
-        if self._address:
-            _libc.munmap(self._address, self.size_bytes)
+        if self.address:
+            _libc.munmap(self.address, self.size_bytes)
         os.close(self.number)
 
 

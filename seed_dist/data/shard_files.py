@@ -31,7 +31,10 @@ from seed_dist.errors import DataError, MismatchError
 Rows = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-_OPEN_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4  # of one set: several must fit into the limit
+# Of one set: several must fit into the limit. Fewer copies of what lies elsewhere: the cache may have removed them, and
+# they take their 4 MiB of the disk for as long as they are open.
+_OPEN_FILES = min(4096, max(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+_OPEN_COPIES = 256
 _RUN_ROWS = 256  # read with one call: three buffers each, and the kernel takes 1024
 _GAP_BYTES = 4096  # between two payloads: a tar header and padding
 _MAPPED_BYTES = 1 << 18  # of a sample; a larger one comes faster with a call of its own
@@ -215,8 +218,9 @@ class ShardFiles:
         if (known := self._open.get(number)) is not None:
             return known
         file = MappedFile(self._storage.open(number))
+        most = min(_OPEN_FILES, _OPEN_COPIES) if self.is_remote else _OPEN_FILES
         with self._lock:
-            while len(self._open) >= _OPEN_FILES:
+            while len(self._open) >= most:
                 self._open.popitem(last=False)
             self._open[number] = file
         return file
