@@ -31,8 +31,8 @@ _libc.process_vm_readv.argtypes = (ctypes.c_int, *(ctypes.c_void_p, ctypes.c_ulo
 
 
 class MappedFile:
-    """An open file and its map, both closed when the last thread that uses them lets go. `address` is where it begins in
-    memory, 0 where it cannot be mapped.
+    """An open file and its map, both closed when the last thread that uses them lets go. `address` is where it begins
+    in memory, 0 where it cannot be mapped.
 
     Python's own maps keep a second descriptor each, and tell no address.
     """
