@@ -34,6 +34,8 @@ _Words = npt.NDArray[np.uint64]
 _BLOCK_BYTES = 4 << 20
 WINDOW_BLOCKS = 1024
 
+_CHUNK = 1 << 13  # positions whose samples are found at once
+
 # Four rounds with a pseudo-random round function already make a strong pseudo-random permutation (Luby and Rackoff
 # 1988); the halves of small data sets have few bits, so two more are spent.
 _ROUNDS = 6
@@ -67,7 +69,10 @@ class SampleOrder:
         if global_batch < 1:
             raise ConfigError([f"a global batch of {global_batch} makes no step: at least 1 sample is needed"])
         assert step >= 0, f"step {step} is negative"
-        return self.ids(np.arange(step * global_batch, (step + 1) * global_batch, dtype=np.int64))
+        first, last = step * global_batch, (step + 1) * global_batch
+        chunks = range(first // _CHUNK, -(-last // _CHUNK))
+        ids = np.concatenate([_chunk_ids(self, chunk) for chunk in chunks])
+        return ids[first - chunks.start * _CHUNK : last - chunks.start * _CHUNK]
 
     def ids(self, positions: Ids) -> Ids:
         """The sample at each of these positions of the run, int64 as they are."""
@@ -109,6 +114,12 @@ class SampleOrder:
         slots, offsets = np.divmod(inside, self.block)
         start = _round_keys(self.seed, epoch, -2)[0] % self.samples
         return (_window_blocks(self, epoch, window)[slots] * self.block + offsets + start) % self.samples
+
+
+@lru_cache(maxsize=4)
+def _chunk_ids(order: SampleOrder, chunk: int) -> Ids:
+    """The samples at a stretch of positions: a hundred calls of numpy make many batches then, not one."""
+    return order.ids(np.arange(chunk * _CHUNK, (chunk + 1) * _CHUNK, dtype=np.int64))
 
 
 @lru_cache(maxsize=8)

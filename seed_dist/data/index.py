@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -27,6 +28,8 @@ from seed_dist.fsio import atomic_file
 
 INDEX_NAME = "index.parquet"
 DIGESTS = "index"  # the manifest's details hold the digests under this name
+
+Rows = npt.NDArray[np.int64]
 
 _GROUP_ROWS = 1 << 14
 
@@ -74,6 +77,7 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[dict[str, Any]]) ->
     with atomic_file(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
         while part := list(islice(iterator, _GROUP_ROWS)):
             writer.write_table(pa.Table.from_pylist(part, schema=schema))
+            part.clear()  # before the next are collected
 
 
 def file_digests(path: Path) -> dict[str, str]:
@@ -129,6 +133,14 @@ def _digest(kind: pa.DataType, chunks: Callable[[], Iterable[pa.Array]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def _parts(file: pq.ParquetFile, name: str) -> Iterator[tuple[int, pa.Array]]:
+    """A column piece by piece, each with the number of its first row."""
+    first = 0
+    for batch in file.iter_batches(batch_size=_GROUP_ROWS, columns=[name]):
+        yield first, batch.column(0)
+        first += len(batch)
+
+
 def _ends(texts: pa.Array) -> npt.NDArray[np.int64]:
     """Where each text begins in the buffer of characters, and where the last ends."""
     if not len(texts):
@@ -136,25 +148,53 @@ def _ends(texts: pa.Array) -> npt.NDArray[np.int64]:
     return np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
 
 
+class Even:
+    """Whole numbers [N] of the samples that rise evenly within each shard, as two numbers per shard.
+
+    Looked up as in an array of int64: by a row, by an array of rows, by a slice.
+    """
+
+    def __init__(self, first_row: Rows, begins: Rows, steps: Rows) -> None:
+        self._first_row, self._begins, self._steps = first_row, begins, steps
+
+    def __getitem__(self, rows: Any) -> Any:
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(int(self._first_row[-1])))
+        shard = np.searchsorted(self._first_row, rows, side="right") - 1
+        return self._begins[shard] + (rows - self._first_row[shard]) * self._steps[shard]
+
+
 class Index:
-    """The index of a finished set, checked against its manifest column by column, at first use."""
+    """The index of a finished set, checked against its manifest column by column, at first use.
+
+    Every process of a run holds one, so it is small: 4 bytes per sample where the payloads are of one size.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._path, self._manifest = folder / INDEX_NAME, manifest
-        placed = self._read(["shard", "offset", "size", "checksum"])
-        names = [entry.name for entry in manifest.shards]
         # Rows come shard by shard, so the number of a row's shard follows from the counts; the digest vouches for
         # the names.
         counts = [entry.samples for entry in manifest.shards]
-        self.shard: npt.NDArray[np.int32] = np.repeat(np.arange(len(names), dtype=np.int32), counts)
-        self.first_row: npt.NDArray[np.int64] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        self.offset: npt.NDArray[np.int64] = placed["offset"].to_numpy()
-        self.size: npt.NDArray[np.int64] = placed["size"].to_numpy()
-        self.checksum: npt.NDArray[np.uint32] = placed["checksum"].to_numpy()
-        self._check_places(placed["shard"], names)
+        self.first_row: Rows = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        shards = np.arange(len(counts))
+        self.shard = Even(self.first_row, shards, np.zeros_like(shards))
+        with self._opened(["shard", "offset", "size", "checksum"]) as file:
+            self._check_count(file.metadata.num_rows)
+            self.offset, self.size = (self._compact(file, name) for name in ("offset", "size"))
+            self.checksum = np.empty(len(self), np.uint32)
+            for first, values in _parts(file, "checksum"):
+                self.checksum[first : first + len(values)] = values.to_numpy()
+            self._check_places(file)
 
     def __len__(self) -> int:
-        return len(self.shard)
+        return int(self.first_row[-1])
+
+    @property
+    def one_size(self) -> int | None:
+        """The size of all payloads, bytes; None where they differ."""
+        parts = range(0, len(self), _GROUP_ROWS)
+        sizes = {int(size) for first in parts for size in np.unique(self.size[first : first + _GROUP_ROWS])}
+        return sizes.pop() if len(sizes) == 1 else None
 
     @cached_property
     def keys(self) -> list[str]:
@@ -175,32 +215,64 @@ class Index:
         others = self._read(["other_captions"])["other_captions"].to_pylist()
         return [(first, *more) for first, more in zip(self.captions, others, strict=True)]
 
-    def _read(self, columns: list[str]) -> dict[str, pa.ChunkedArray]:
+    def _read(self, columns: list[str]) -> pa.Table:
+        with self._opened(columns) as file:
+            return file.read(columns=columns)
+
+    @contextmanager
+    def _opened(self, columns: list[str]) -> Iterator[pq.ParquetFile]:
+        """The file, once these columns were found to be those of the manifest."""
         try:
-            table = pq.read_table(self._path, columns=columns, page_checksum_verification=True)
+            with pq.ParquetFile(self._path, page_checksum_verification=True) as file:
+                for name in columns:
+                    self._check_digest(file, name)
+                yield file
         except FileNotFoundError:
             raise DataError(f"{self._path} is missing. {self._advice}") from None
-        except DAMAGE as error:
+        except (*DAMAGE, KeyError) as error:  # no such column
             raise DataError(f"{self._path} cannot be read: {error}. {self._advice}") from error
-        for name in columns:
-            found, expected = column_digest(table[name]), self._manifest.details[DIGESTS][name]
-            if found != expected:
-                raise DataError(
-                    f"{self._path}: column {name!r} has digest {found}, the manifest says {expected}. {self._advice}"
-                )
-        return {name: table[name] for name in columns}
 
-    def _check_places(self, shard_names: pa.ChunkedArray, names: list[str]) -> None:
-        """The manifest agrees with the index: counts, order of shards, and places inside the files."""
-        if len(shard_names) != self._manifest.samples or len(self.shard) != self._manifest.samples:
+    def _check_digest(self, file: pq.ParquetFile, name: str) -> None:
+        found, expected = _file_digest(file, name), self._manifest.details[DIGESTS][name]
+        if found != expected:
             raise DataError(
-                f"{self._path} has {len(shard_names)} rows and the manifest's shards {len(self.shard)} samples, "
+                f"{self._path}: column {name!r} has digest {found}, the manifest says {expected}. {self._advice}"
+            )
+
+    def _compact(self, file: pq.ParquetFile, name: str) -> Even | Rows:
+        """A column of int64; as it is where it does not rise evenly."""
+        begins, steps = np.zeros((2, len(self._manifest.shards)), np.int64)
+        even = Even(self.first_row, begins, steps)
+        for first, part in _parts(file, name):
+            values, rows = part.to_numpy(), np.arange(first, first + len(part))
+            shard = self.shard[rows]
+            place = rows - self.first_row[shard]
+            begins[shard[place == 0]] = values[place == 0]
+            second = place == 1
+            steps[shard[second]] = values[second] - begins[shard[second]]
+            if (even[rows] != values).any():
+                return self._read([name])[name].to_numpy()
+        return even
+
+    def _check_count(self, rows: int) -> None:
+        if not rows == len(self) == self._manifest.samples:
+            raise DataError(
+                f"{self._path} has {rows} rows and the manifest's shards {len(self)} samples, "
                 f"but the manifest says {self._manifest.samples}. {self._advice}"
             )
+
+    def _check_places(self, file: pq.ParquetFile) -> None:
+        """The manifest agrees with the index: order of shards, and places inside the files."""
         sizes = np.array([entry.size_bytes for entry in self._manifest.shards], dtype=np.int64)
-        outside = (self.offset < 0) | (self.size < 0) | (self.offset + self.size > sizes[self.shard])
-        firsts = [shard_names[int(row)].as_py() for row in self.first_row[:-1]]
-        if outside.any() or firsts != names:
+        firsts: list[str] = []
+        for first, names in _parts(file, "shard"):
+            rows = np.arange(first, first + len(names))
+            begins, ends = self.offset[rows], self.offset[rows] + self.size[rows]
+            if (begins < 0).any() or (ends < begins).any() or (ends > sizes[self.shard[rows]]).any():
+                break
+            begun = self.first_row[(self.first_row >= first) & (self.first_row < first + len(names))] - first
+            firsts += names.take(pa.array(begun)).to_pylist()
+        if firsts != [entry.name for entry in self._manifest.shards]:
             raise DataError(f"{self._path} points outside the shards that the manifest lists. {self._advice}")
 
     @property

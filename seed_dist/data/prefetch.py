@@ -1,9 +1,10 @@
-"""Steps made ahead by a thread, into memory that is used over and over.
+"""Steps made ahead by two threads, into memory that is used over and over.
 
-A thread and not a process: the reads and their copies run without the interpreter's lock, nothing has to be sent
-anywhere, and there is no worker that could be killed alone. What cannot be done to a thread is to stop it, so one that
-hangs in a read is left behind with its memory, named in a warning, and a new one makes the same step again. A step
-depends on its number alone, so whichever thread makes it, it is the same.
+Threads and not processes: the reads and their copies run without the interpreter's lock, nothing has to be sent
+anywhere, and there is no worker that could be killed alone. Two, because a core copies less than the memory gives.
+What cannot be done to a thread is to stop it, so one that hangs in a read is left behind with its memory, named in a
+warning, and a new one makes the same step again. A step depends on its number alone, so whichever thread makes it, it
+is the same.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from seed_dist.errors import DataError
 S = TypeVar("S")  # the memory of a step
 T = TypeVar("T")  # a step
 
+READERS = 2  # each makes every second step
 _ATTEMPTS = 3  # threads that may hang at one step
 _LOOK_S = 0.5  # between looks at a thread that is waited for
 _LOG = logging.getLogger("seed_dist")
@@ -28,7 +30,7 @@ _LOG = logging.getLogger("seed_dist")
 
 @dataclass(frozen=True)
 class Work(Generic[S, T]):
-    """What the thread does: `make(step, slot)` fills a slot of `slots()`, the memory of several steps.
+    """What a thread does: `make(step, slot)` fills a slot of `slots()`, the memory of its steps; two call it at a time.
 
     `read_of` says what a thread is reading, and since when in `time.monotonic` seconds. A read that takes longer than
     `timeout_s` hangs; many slow ones do not.
@@ -45,15 +47,18 @@ def prefetched(work: Work[S, T], first: int, last: int) -> Generator[T, None, No
 
     What `make` raises is raised here, at its step. DataError when the reads of a step hang again and again.
     """
-    reader = _Reader(work, range(first, last))
+    readers = [_Reader(work, range(step, last, READERS)) for step in range(first, first + READERS)]
     try:
         for step in range(first, last):
-            reader, made = _wait(reader, step)
+            number = (step - first) % READERS
+            readers[number], made = _wait(readers[number], step)
             yield made.result
-            reader.free.put(made.slot)
+            readers[number].free.put(made.slot)
     finally:
-        reader.leave()
-        reader.join(timeout=work.timeout_s)
+        for reader in readers:
+            reader.leave()
+        for reader in readers:
+            reader.join(timeout=work.timeout_s)
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,8 @@ class _Reader(threading.Thread, Generic[S, T]):
         self.start()
 
     def successor(self, step: int) -> _Reader[S, T]:
-        """A new thread for the steps from `step` on."""
-        return _Reader(self._work, range(step, self._steps.stop))
+        """A new thread for its steps from `step` on."""
+        return _Reader(self._work, range(step, self._steps.stop, READERS))
 
     def run(self) -> None:
         try:

@@ -97,8 +97,8 @@ class FeatureShards(_ShardSet):
         self._stored, self._stored_shape = stored_layout(self.precision, self.shape)
         self.quarantined: frozenset[int] = frozenset(self.manifest.details.get(QUARANTINED, ()))
         self.value_bytes = self._stored.itemsize * int(np.prod(self._stored_shape, dtype=np.int64))
-        sizes, usual = self._files.index.size, npy_header(self._stored, self._stored_shape)
-        self._header_bytes = int(sizes[0]) - self.value_bytes if len(sizes) else len(usual)
+        usual = npy_header(self._stored, self._stored_shape)
+        self._header_bytes = int(self._files.index.size[0]) - self.value_bytes if len(self) else len(usual)
         self._check_header()
 
     def read(self, ids: Rows, out: npt.NDArray[Any] | None = None) -> npt.NDArray[Any]:
@@ -131,13 +131,13 @@ class FeatureShards(_ShardSet):
         """All payloads have one length, and the first starts with the header that the manifest promises."""
         if not len(self):
             return
-        sizes, first = self._files.index.size, io.BytesIO(self._files.read(0))
+        first = io.BytesIO(self._files.read(0))
         try:
             np.lib.format.read_magic(first)  # type: ignore[no-untyped-call]
             shape, _, dtype = np.lib.format.read_array_header_1_0(first)  # type: ignore[no-untyped-call]
         except ValueError as error:
             raise DataError(f"{self._files.place(0)} is no array: {error}. Make {self.folder} again.") from error
-        found = (str(dtype), tuple(shape), first.tell(), bool((sizes == sizes[0]).all()))
+        found = (str(dtype), tuple(shape), first.tell(), self._files.index.one_size is not None)
         if found != (str(self._stored), self._stored_shape, self._header_bytes, True):
             raise DataError(
                 f"{self._files.place(0)} holds {dtype} {shape}, but the manifest says {self.precision} {self.shape} "
@@ -166,7 +166,8 @@ class PairedFeatures:
             _require_same_view(self.sets, view)
         _require_current_images(work / "images" / split, self._first)
         left_out = frozenset().union(*(shards.quarantined for shards in self._all))
-        self._rows = np.array([row for row in range(len(self._first)) if row not in left_out]) if left_out else None
+        gaps = np.array(sorted(left_out), np.int64)
+        self._left_out = gaps - np.arange(len(gaps))  # as numbers of the samples that come next
 
     @property
     def fingerprint(self) -> str:
@@ -177,7 +178,7 @@ class PairedFeatures:
         return fingerprint([{target: shards.manifest.fingerprint for target, shards in v.items()} for v in self._views])
 
     def __len__(self) -> int:
-        return len(self._first) if self._rows is None else len(self._rows)
+        return len(self._first) - len(self._left_out)
 
     @cached_property
     def keys(self) -> list[str]:
@@ -241,10 +242,10 @@ class PairedFeatures:
             yield self._views[view][target], views == view
 
     def _rows_of(self, ids: Rows) -> Rows:
-        return ids if self._rows is None else self._rows[ids]
+        return ids + np.searchsorted(self._left_out, ids, side="right")
 
     def _kept(self, values: list[V]) -> list[V]:
-        return values if self._rows is None else [values[row] for row in self._rows]
+        return [values[row] for row in self._rows_of(np.arange(len(self)))] if len(self._left_out) else values
 
     def read_of(self, thread: int) -> tuple[str, float] | None:
         """What a thread is reading now, and since when in `time.monotonic` seconds; None between reads."""

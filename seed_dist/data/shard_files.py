@@ -1,16 +1,19 @@
 """Reads payloads out of the tars of a finished set, by number, and checks each against its checksum at first touch.
 
-`preadv` into the caller's memory instead of a memory map: a file that was cut, or a disk that fails, gives an error
-that names the sample, where a map would kill the process (SIGBUS), and neighbours come with one call. The page cache
-serves both alike.
+What is touched first, or is not in the page cache, is read with `preadv`, neighbours with one call; what was right
+before is copied out of maps, a whole batch with few calls. Either way a file that was cut, or a disk that fails, gives
+an error that names the sample, where touching a map would kill the process (SIGBUS).
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +24,21 @@ from isal.isal_zlib import crc32  # the CRC-32 of zlib, some twenty times as fas
 
 from seed_dist.data.index import Index
 from seed_dist.data.manifest import load_manifest
+from seed_dist.data.mapping import MappedFile, copy_pieces
 from seed_dist.data.storage import open_storage
 from seed_dist.errors import DataError, MismatchError
 
 Rows = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-_OPEN_FILES = 256  # of one set; several sets must fit into the usual limit of 1024 per process
+# Of one set: several must fit into the limit. Fewer copies of what lies elsewhere: the cache may have removed them, and
+# they take their 4 MiB of the disk for as long as they are open.
+_OPEN_FILES = min(4096, max(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+_OPEN_COPIES = 256
 _RUN_ROWS = 256  # read with one call: three buffers each, and the kernel takes 1024
 _GAP_BYTES = 4096  # between two payloads: a tar header and padding
+_MAPPED_BYTES = 1 << 18  # of a sample; a larger one comes faster with a call of its own
+_COLD_READS = 1000  # without maps, after the page cache turned out not to hold what was wanted
 
 
 class ShardFiles:
@@ -44,7 +53,8 @@ class ShardFiles:
         self._storage.arrange(self.index)
         self._checked = np.zeros(len(self.index), dtype=bool)
         self._gap = memoryview(bytearray(_GAP_BYTES))  # never looked at, so threads may share it
-        self._open: OrderedDict[int, _Descriptor] = OrderedDict()
+        self._cold_reads = 0  # that are still to be done without maps
+        self._open: OrderedDict[int, MappedFile] = OrderedDict()
         self._lock = threading.Lock()  # of changes to the open files, never held during a call that can hang
         self._reads: dict[int, tuple[int, float]] = {}  # by thread: the row, and when its read began
 
@@ -53,8 +63,12 @@ class ShardFiles:
         bytes. Files are passed through forwards, neighbours at once. DataError if a sample is not intact.
         """
         order = np.argsort(rows, kind="stable")
-        parts = list(out)
-        self._read(self._plan(rows[order], skip, [parts[place] for place in order.tolist()]))
+        rows = rows[order]
+        rest = ~self._checked[rows]
+        known = np.flatnonzero(~rest)
+        rest[known[self._copy(rows[known], skip, out, order[known]) :]] = True
+        if rest.any():
+            self._read(self._plan(rows[rest], skip, [out[place] for place in order[rest].tolist()]))
 
     def read(self, row: int) -> bytearray:
         """The payload of a row. DataError if it is not intact."""
@@ -87,6 +101,28 @@ class ShardFiles:
         row, began_s = read
         return f"{self._storage.shard(int(self.index.shard[row]))} at byte {int(self.index.offset[row])}", began_s
 
+    def _copy(self, rows: Rows, skip: int, out: Bytes, places: Rows) -> int:
+        """How many of these ascending rows, whose checksums were right before, were copied into their places of `out`.
+        The others are to be read.
+        """
+        size = out.shape[1]
+        if self._cold_reads or size > _MAPPED_BYTES or not len(rows):
+            self._cold_reads -= bool(self._cold_reads)
+            return 0
+        files = self._storage.file_of(rows)
+        firsts = np.flatnonzero(np.diff(files, prepend=-1))
+        with self._reading(int(rows[0])):
+            opened = [self._file(file) for file in files[firsts].tolist()]  # mapped for as long as they are held here
+            spans = np.diff(firsts, append=len(rows))
+            begins = self.index.offset[rows] - self._storage.start_of(files) + skip
+            bases = np.repeat([file.address for file in opened], spans)
+            ends = np.repeat([file.size_bytes for file in opened], spans)
+            if not bases.all() or (begins + size > ends).any():
+                return 0
+            copied, is_cold = copy_pieces(bases + begins, out.ctypes.data + places * size, size)
+            self._cold_reads = _COLD_READS * is_cold
+            return copied if all(file.is_whole() for file in opened) else 0
+
     def _plan(self, rows: Rows, skip: int, parts: list[Any]) -> _Plan:
         """All that is known of ascending rows is looked up at once: one by one it would take longer than reading."""
         index = self.index
@@ -109,28 +145,19 @@ class ShardFiles:
         )
 
     def _read(self, plan: _Plan) -> None:
+        for begin, end in zip(plan.cuts, plan.cuts[1:], strict=False):
+            for first in range(begin, end, _RUN_ROWS):
+                with self._reading(plan.rows[first]):
+                    self._read_run(plan, first, min(first + _RUN_ROWS, end))
+
+    @contextmanager
+    def _reading(self, row: int) -> Iterator[None]:
         thread = threading.get_ident()
+        self._reads[thread] = row, time.monotonic()
         try:
-            for begin, end in zip(plan.cuts, plan.cuts[1:], strict=False):
-                for first in range(begin, end, _RUN_ROWS):
-                    self._reads[thread] = plan.rows[first], time.monotonic()
-                    if end - begin > 1 or not self._read_known(plan, first):
-                        self._read_run(plan, first, min(first + _RUN_ROWS, end))
+            yield
         finally:
             self._reads.pop(thread, None)
-
-    def _read_known(self, plan: _Plan, number: int) -> bool:
-        """A single row of an open file whose checksum was right before, as most are in a shuffled order: the short way.
-        False when it is something else, or when anything is wrong.
-        """
-        descriptor = self._open.get(plan.files[number])
-        if descriptor is None or plan.heads[number] is not None:
-            return False
-        try:
-            found = os.preadv(descriptor.number, (plan.parts[number],), plan.offsets[number])
-        except OSError:
-            return False
-        return found == plan.sizes[number]
 
     def _read_run(self, plan: _Plan, first: int, last: int) -> None:
         """Neighbours with one call. If anything is wrong they are read singly, so that the error names one."""
@@ -156,9 +183,9 @@ class ShardFiles:
 
     def _call(self, plan: _Plan, first: int, last: int) -> None:
         wanted = plan.offsets[last - 1] + plan.sizes[last - 1] - plan.offsets[first]
-        descriptor = self._descriptor(plan.files[first])  # open for as long as it is held here
+        file = self._file(plan.files[first])  # open for as long as it is held here
         try:
-            found = os.preadv(descriptor.number, self._buffers(plan, first, last), plan.offsets[first])
+            found = os.preadv(file.number, self._buffers(plan, first, last), plan.offsets[first])
         except OSError as error:
             raise _DamagedError(f"cannot be read: {error.strerror}") from None
         if found != wanted:
@@ -186,16 +213,17 @@ class ShardFiles:
             raise _DamagedError(f"has checksum {checksum:08x}, but {expected:08x} was written: it is damaged")
         self._checked[row] = True
 
-    def _descriptor(self, file: int) -> _Descriptor:
+    def _file(self, number: int) -> MappedFile:
         """An open file; the one that was opened first is closed for it, once nobody reads it any more."""
-        if (known := self._open.get(file)) is not None:
+        if (known := self._open.get(number)) is not None:
             return known
-        descriptor = _Descriptor(self._storage.open(file))
+        file = MappedFile(self._storage.open(number))
+        most = min(_OPEN_FILES, _OPEN_COPIES) if self.is_remote else _OPEN_FILES
         with self._lock:
-            while len(self._open) >= _OPEN_FILES:
+            while len(self._open) >= most:
                 self._open.popitem(last=False)
-            self._open[file] = descriptor
-        return descriptor
+            self._open[number] = file
+        return file
 
     def _advice(self, row: int) -> str:
         name = self.manifest.shards[int(self.index.shard[row])].name
@@ -216,16 +244,6 @@ class _Plan:
     heads: list[bytearray | None]
     parts: list[Any]
     cuts: list[int]  # the first rows of runs that lie one behind the other in one file, and the end
-
-
-class _Descriptor:
-    """A file that is closed when the last thread that uses it lets go."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __del__(self) -> None:
-        os.close(self.number)
 
 
 class _DamagedError(Exception):

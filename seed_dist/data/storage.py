@@ -64,7 +64,8 @@ class LocalShards:
         self._index = index
 
     def file_of(self, rows: Rows) -> npt.NDArray[np.int64]:
-        return self._index.shard[rows].astype(np.int64)
+        files: Rows = self._index.shard[rows]
+        return files
 
     def start_of(self, files: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.zeros_like(files)

@@ -1,14 +1,15 @@
-"""The batches of a run's steps, read ahead by a thread into memory that is used over and over."""
+"""The batches of a run's steps, read ahead by threads into memory that is used over and over."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seed_dist.data.prefetch import Work, prefetched
+from seed_dist.data.prefetch import READERS, Work, prefetched
 from seed_dist.data.reader import Buffers
 from seed_dist.train.run import Run
 
@@ -28,7 +29,7 @@ def steps_ahead(run: Run, last_step: int) -> Generator[list[dict[str, Tensor]], 
     train = run.stage.data.train
     timeout_s = run.stage.recipe.engine.collective_timeout_s * _TIMEOUT_SHARE
     step_bytes = run.order.micro_batch * run.training.accumulation * train.sample_bytes
-    count = min(_MAX_SLOTS, max(2, _SLOT_BYTES // step_bytes))
+    count = min(_MAX_SLOTS, max(READERS, _SLOT_BYTES // step_bytes)) // READERS
     announce = _Announcer(run, last_step)
 
     def make(number: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
@@ -57,13 +58,15 @@ class _Announcer:
         self._run, self._next, self._last = run, run.state.batch, last_step + run.state.batch_offset
         window_steps = -(-run.order.samples.window_samples // run.training.global_batch)
         self._ahead = min(window_steps, _MAX_ANNOUNCED)
+        self._lock = threading.Lock()
 
     def __call__(self, number: int) -> None:
         train = self._run.stage.data.train
-        while train.is_remote and self._next < min(number + self._ahead + 1, self._last):
-            ids = np.concatenate(self._run.order.micro_batches(self._next))
-            train.announce(ids, self._run.stage.drawn_views(ids, self._next))
-            self._next += 1
+        with self._lock:
+            while train.is_remote and self._next < min(number + self._ahead + 1, self._last):
+                ids = np.concatenate(self._run.order.micro_batches(self._next))
+                train.announce(ids, self._run.stage.drawn_views(ids, self._next))
+                self._next += 1
 
 
 def _slot(run: Run) -> list[Buffers]:

@@ -3,11 +3,12 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seed_dist.data.index import DIGESTS, Index, IndexRow, column_digest, write_index
+from seed_dist.data.index import DIGESTS, Even, Index, IndexRow, column_digest, write_index
 from seed_dist.data.manifest import Manifest, ShardEntry, load_manifest, write_manifest
 from seed_dist.errors import DataError
 
@@ -31,11 +32,30 @@ def test_what_is_written_comes_back(tmp_path):
     index = Index(tmp_path, loaded)
     assert index.keys == [row.key for row in ROWS]
     assert index.captions == [row.caption for row in ROWS]
-    assert index.shard.tolist() == [0, 0, 0, 1, 1]
+    assert index.shard[:].tolist() == [0, 0, 0, 1, 1]
     assert index.checksum.tolist() == [row.checksum for row in ROWS]
     assert pq.read_table(tmp_path / "index.parquet").column_names == [
         "key", "shard", "offset", "size", "checksum", "caption", "ext", "other_captions"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", [None, 1, 3, 6])
+def test_places_are_kept_as_they_are_whether_even_or_not(tmp_path, monkeypatch, odd):
+    """Two numbers per shard where sizes are equal, wherever the pieces of the file end; else one per sample."""
+    monkeypatch.setattr("seed_dist.data.index._GROUP_ROWS", 2)
+    rows = [IndexRow(f"{i}", 512 + 1024 * i, 99 if i == odd else 100, i, "c", "npy") for i in range(7)]
+    parts = [rows[:3], rows[3:4], rows[4:]]
+    shards = [(f"shard-{number:06d}.tar", part) for number, part in enumerate(parts)]
+    entries = tuple(ShardEntry(name, len(part), 10240, "0" * 64) for name, part in shards)
+    manifest = Manifest("features", 7, entries, {}, {DIGESTS: write_index(tmp_path, shards)})
+    index = Index(tmp_path, manifest)
+    assert isinstance(index.offset, Even)
+    assert isinstance(index.size, Even) == (odd in (None, 3))  # a shard of one sample is always even
+    assert index.one_size == (100 if odd is None else None)
+    for ids in (slice(None), slice(2, -1), np.array([6, 0, 3, 3])):
+        assert index.offset[ids].tolist() == [row.offset for row in np.array(rows, object)[ids]]
+        assert index.size[ids].tolist() == [row.size for row in np.array(rows, object)[ids]]
+    assert [int(index.shard[row]) for row in range(7)] == [0, 0, 0, 1, 2, 2, 2]
 
 
 def test_the_fingerprint_sees_every_field(tmp_path):
@@ -105,7 +125,7 @@ def test_flipped_bits_in_the_index_never_pass(tmp_path):
         try:
             index = Index(tmp_path, manifest)
             assert (index.keys, index.captions) == (expected.keys, expected.captions)
-            assert index.offset.tolist() == expected.offset.tolist()
+            assert index.offset[:].tolist() == expected.offset[:].tolist()
         except DataError:
             refused += 1
     assert refused > 50  # the others hit bytes without meaning here, such as statistics

@@ -12,6 +12,7 @@ import pytest
 from seed_dist.data.assembly import Assembly, Plan, ShardRecord
 from seed_dist.data.index import IndexRow
 from seed_dist.data.manifest import load_manifest, write_manifest
+from seed_dist.data.mapping import _FAILED, MappedFile, copy_pieces
 from seed_dist.data.reader import FeatureShards, ImageShards, PairedFeatures
 from seed_dist.data.sharding import ShardOptions, shard_source
 from seed_dist.data.writer import npy_header, open_shard
@@ -124,6 +125,47 @@ def test_a_flipped_bit_names_shard_and_key(tmp_path):
         assert (shards.read(np.array([3, 10, 12])) == array[[3, 10, 12]]).all()  # its neighbours are intact
 
 
+def test_what_was_right_before_comes_out_of_maps_and_from_wherever_it_must(tmp_path, monkeypatch):
+    """In any order, with rows read for the first time among it, when maps are refused, and when pages are not there."""
+    array = values()
+    write_set(tmp_path / "s", array)
+    shards, copied = FeatureShards(tmp_path / "s"), []
+    shards.read(np.arange(0, SAMPLES, 2))
+
+    def noted(*arguments):
+        copied.append(copy_pieces(*arguments))
+        return copied[-1]
+
+    monkeypatch.setattr("seed_dist.data.shard_files.copy_pieces", noted)
+    for seed in range(20):
+        ids = np.random.default_rng(seed).integers(0, SAMPLES, seed)
+        assert (shards.read(ids) == array[ids]).all()
+    assert copied[-1] == (19, False)
+    monkeypatch.setattr("seed_dist.data.shard_files.copy_pieces", lambda *arguments: (3, True))
+    assert (shards.read(ids) == array[ids]).all()
+    monkeypatch.setattr("seed_dist.data.shard_files.copy_pieces", noted)
+    found = len(copied)
+    assert (shards.read(ids) == array[ids]).all()
+    assert len(copied) == found  # the disk is read for a while
+    monkeypatch.setattr("seed_dist.data.mapping._libc.mmap", lambda *arguments: _FAILED)
+    shards = FeatureShards(tmp_path / "s")
+    shards.read(ids)
+    assert (shards.read(ids) == array[ids]).all()
+
+
+def test_pieces_are_copied_up_to_the_first_that_cannot_be_had(tmp_path):
+    (tmp_path / "f").write_bytes(bytes(range(256)) * 64)
+    file = MappedFile(os.open(tmp_path / "f", os.O_RDONLY))
+    out = np.zeros((3000, 100), np.uint8)
+    sources = file.address + np.arange(3000) * 5
+    targets = out.ctypes.data + np.arange(3000)[::-1] * 100
+    assert copy_pieces(sources, targets, 100) == (3000, False)
+    assert (out[::-1] == (np.arange(3000)[:, None] * 5 + np.arange(100)) % 256).all()
+    os.truncate(tmp_path / "f", 8192)
+    assert copy_pieces(sources, targets, 100)[0] == (8192 - 100) // 5 + 1
+    assert not file.is_whole()
+
+
 @pytest.mark.parametrize("keep", [0, 1, 511, 512, 2000, -512, -1])
 def test_a_truncated_shard_is_noticed_when_the_set_is_opened(tmp_path, keep):
     write_set(tmp_path / "s", values())
@@ -136,10 +178,12 @@ def test_a_truncated_shard_is_noticed_when_the_set_is_opened(tmp_path, keep):
 def test_a_shard_cut_after_opening_is_an_error_not_a_crash(tmp_path):
     write_set(tmp_path / "s", values())
     shards = FeatureShards(tmp_path / "s")
-    shards.read(np.array([9]))
-    os.truncate(tmp_path / "s" / "shard-000001.tar", 600)
+    shards.read(np.array([5, 9]))
+    os.truncate(tmp_path / "s" / "shard-000001.tar", 600)  # inside the page that holds both
     with pytest.raises(DataError, match=r"sample k0009 in .*shard-000001.tar ends after 0 of"):
         shards.read(np.array([9]))
+    with pytest.raises(DataError, match=r"sample k0005 in .*shard-000001.tar ends after 0 of"):
+        shards.read(np.array([5]))
 
 
 def test_a_missing_shard_is_named(tmp_path):
@@ -196,6 +240,17 @@ def test_sets_side_by_side(tmp_path):
     assert both.keys[3] == "k0003"
     assert both.captions[3] == "c3"
     assert both.fingerprint != PairedFeatures(tmp_path, "train", ("a",)).fingerprint
+
+
+@pytest.mark.parametrize("left_out", [[0], [22], [0, 1, 2], [3, 4, 9, 21, 22]])
+def test_samples_that_some_set_lacks_are_passed_over(tmp_path, left_out):
+    a, _ = paired(tmp_path, details={"quarantined": left_out[1:]})
+    write_set(tmp_path / "features" / "c" / "train", a, details={"quarantined": left_out[:1]})
+    both = PairedFeatures(tmp_path, "train", ("a", "b", "c"))
+    kept = [row for row in range(SAMPLES) if row not in left_out]
+    assert len(both) == len(kept)
+    assert both.captions == [f"c{row}" for row in kept]
+    assert (both.read(np.arange(len(kept)))["a"] == a[kept]).all()
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,8 @@ def test_every_flipped_byte_of_a_shard_is_found(made, tmp_path):
     check = ShardCheck(path, entry, "images", columns)
     path.write_bytes(whole)
     assert check_shard(check) == []
-    payload = range(int(index.offset[-1]), int(index.offset[-1] + index.size[-1]))
+    last = len(index) - 1
+    payload = range(int(index.offset[last]), int(index.offset[last] + index.size[last]))
     random = np.random.default_rng(0)
     with path.open("r+b") as file:
         for at in range(len(whole)):
