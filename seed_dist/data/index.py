@@ -229,7 +229,7 @@ class Index:
                 yield file
         except FileNotFoundError:
             raise DataError(f"{self._path} is missing. {self._advice}") from None
-        except (*DAMAGE, KeyError) as error:  # no such column
+        except DAMAGE as error:
             raise DataError(f"{self._path} cannot be read: {error}. {self._advice}") from error
 
     def _check_digest(self, file: pq.ParquetFile, name: str) -> None:
