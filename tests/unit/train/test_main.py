@@ -34,15 +34,13 @@ def test_help_teaches_without_loading_anything_heavy(root: Path) -> None:
         assert word in done.stdout
 
 
-def test_ranks_that_do_not_divide_the_batch_are_refused_before_data_or_torch_are_touched(
-    tmp_path: Path, root: Path
-) -> None:
+def test_more_ranks_than_samples_are_refused_before_data_or_torch_are_touched(tmp_path: Path, root: Path) -> None:
     script = (
         "import sys, runpy\nsys.argv = ['train', '--recipe', 'glyphs', '--stage', 'lora', '--work', sys.argv[1]]\n"
         "try: runpy.run_module('seed_dist.train', run_name='__main__')\n"
         f"finally: print('HEAVY', [name for name in {_HEAVY} if name in sys.modules])"
     )
-    position = {"RANK": "0", "WORLD_SIZE": "7", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "7"}
+    position = {"RANK": "0", "WORLD_SIZE": "65", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "65"}
     environment = {**position, "PATH": ""}
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
@@ -53,7 +51,7 @@ def test_ranks_that_do_not_divide_the_batch_are_refused_before_data_or_torch_are
         check=False,
     )
     assert done.returncode == ConfigError.exit_code
-    assert "7 ranks do not divide lora_training.global_batch" in done.stderr
+    assert "65 ranks cannot share lora_training.global_batch 64" in done.stderr
     assert "Traceback" not in done.stderr
     assert "HEAVY []" in done.stdout
 
