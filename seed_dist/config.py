@@ -143,6 +143,7 @@ class TrainConfig:
     validation_samples: Count = 1000
     checkpoint_every: Count = 500
     keep_checkpoints: Annotated[Int, Field(ge=2)] = 2
+    permanent_every: Annotated[Int, Field(ge=0)] = 0  # checkpoints of every so many steps stay for ever; 0 = none do
     max_skipped_in_a_row: Count = 20  # non-finite steps in a row before the run stops
 
 
@@ -303,6 +304,11 @@ def _cross_checks(recipe: Recipe) -> list[str]:
             problems.append(
                 f"{stage}_training.global_batch {training.global_batch} must be a multiple of accumulation "
                 f"{training.accumulation}"
+            )
+        if training.permanent_every % training.checkpoint_every:
+            problems.append(
+                f"{stage}_training.permanent_every {training.permanent_every} must be a multiple of checkpoint_every "
+                f"{training.checkpoint_every}, or 0 for no permanent checkpoints"
             )
         if training.warmup_steps >= training.steps:
             problems.append(

@@ -3,7 +3,7 @@
     {"event": "start",      "step": 400, "world_size": 2, "time_s": ...}     an attempt begins after that many steps
     {"event": "step",       "step": 401, "loss": 2.31, "lr": 0.001, "grad_norm": 0.8, "step_s": 0.1, ...}
     {"event": "validation", "step": 500, "i2t_r1": 0.41, ...}
-    {"event": "checkpoint", "step": 500, "path": "step_00000500", "seconds": 0.2}
+    {"event": "checkpoint", "step": 500, "path": "step_00000500", "blocked_s": 0.01, ...}        complete on the disk
     {"event": "skipped",    "step": 512, ...}                                gradients were not finite: nothing changed
     {"event": "stop",       "step": 700, "reason": "SIGTERM"}   {"event": "finished", "step": 1000}
 

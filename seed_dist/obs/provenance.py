@@ -37,6 +37,7 @@ _FREE_OPTIONS = (
     "validation_samples",
     "checkpoint_every",
     "keep_checkpoints",
+    "permanent_every",
     "max_skipped_in_a_row",
 )
 _PACKAGES = (

@@ -2,15 +2,18 @@
 
 Per step: fetch the micro-batches; forward and backward each; one optimizer step, on which all ranks agree that it was
 applied; advance the position; log, validate and save when due, or save and leave when any rank was asked to stop.
+Checkpoints are written in the background; the ranks learn of it in the all-reduce that carries the requests to stop.
 """
 
 from __future__ import annotations
 
 import time
 
+from seed_dist.dist.checkpoint_saver import Flags
 from seed_dist.faults import fault_point
-from seed_dist.train.events import count_skip, log_step, save, validate
+from seed_dist.train.events import count_skip, log_step, validate
 from seed_dist.train.run import Outcome, Run
+from seed_dist.train.saving import save, settle
 from seed_dist.train.schedule import learning_rate
 from seed_dist.train.state import seed_everything
 from seed_dist.train.steps import steps_ahead
@@ -51,7 +54,8 @@ def train(run: Run, last_step: int) -> Outcome:
             log_step(run, outputs, {"lr": lr, "grad_norm": result.grad_norm, **timing})
         if state.step % training.validate_every == 0 or state.step == training.steps:
             validate(run)
-        is_stopping = comm.agree(bool(run.stop)) and not is_last
+        is_stopping, *saving = comm.any((bool(run.stop) and not is_last, *run.saver.flags()))
+        settle(run, Flags(*saving))
         if is_last or is_stopping or state.step % training.checkpoint_every == 0:
             save(run, is_last_chance=is_last or is_stopping)
         if is_stopping:

@@ -34,7 +34,8 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainState:
-        return cls(**{field.name: int(values[field.name]) for field in dataclasses.fields(cls)})
+        """The reverse. What an older checkpoint does not have is as at the start; what is not known is passed over."""
+        return cls(**{known.name: values[known.name] for known in dataclasses.fields(cls) if known.name in values})
 
 
 def derived_seed(*parts: object) -> int:
