@@ -10,9 +10,11 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import pickle
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +44,9 @@ def world(
     started = []
     for rank in range(size):
         reader, writer = context.Pipe(duplex=False)
-        process = context.Process(target=_rank, args=(writer, where, (rank, size, str(store), timeout_s, fault), arguments))
+        process = context.Process(
+            target=_rank, args=(writer, where, (rank, size, str(store), timeout_s, fault), arguments)
+        )
         process.start()
         writer.close()
         started.append((process, reader))
@@ -63,10 +67,8 @@ def _end(process: Any, reader: Connection, deadline_s: float) -> Ended:
         error = "hangs"
         process.kill()
     else:
-        try:
-            value, error = reader.recv()
-        except EOFError:
-            pass
+        with suppress(EOFError):
+            value, error = pickle.loads(reader.recv_bytes())
     process.join()
     return Ended(process.exitcode, value, error)
 
@@ -85,6 +87,6 @@ def _rank(
             answer = fn(comm, *arguments), ""
     except BaseException:  # noqa: BLE001 - the test looks at it
         answer = None, traceback.format_exc()
-    writer.send(answer)
+    writer.send_bytes(pickle.dumps(answer))  # by value: torch's own pickler sends handles that die with this process
     writer.close()
     os._exit(1 if answer[1] else 0)

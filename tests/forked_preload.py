@@ -8,7 +8,7 @@ import threading
 
 os.environ.update(OMP_NUM_THREADS="1", DS_ACCELERATOR="cpu", HF_HUB_OFFLINE="1")
 
-from seed_dist.dist import engine  # noqa: E402 - after the environment
+from seed_dist.dist import engine
 
 engine._import_deepspeed()
 engine._load_fused_adam()

@@ -1,4 +1,4 @@
-"""What happens when a step is skipped or a disk refuses a save."""
+"""What happens when steps are skipped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from seed_dist.config import TrainConfig
 from seed_dist.dist.comm import LocalComm
-from seed_dist.errors import CheckpointError, TrainingError
+from seed_dist.errors import TrainingError
 from seed_dist.obs.journal import JOURNAL, Journal, read_journal
 from seed_dist.train import events
 from seed_dist.train.state import TrainState
@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Any:
         training=TrainConfig(steps=50, global_batch=4, max_skipped_in_a_row=3, checkpoint_every=10),
         state=TrainState(),
         journal=Journal(tmp_path / JOURNAL),
-        checkpoints=tmp_path / "checkpoints",
+        saver=SimpleNamespace(wait=lambda timeout_s: [], is_busy=False),
     )
 
 
@@ -47,17 +47,3 @@ def test_skipped_steps_are_told_and_too_many_in_a_row_end_the_run(
         (2, 2, []),
         (3, 3, [0]),
     ]
-
-
-def test_a_save_that_fails_is_tried_again_later_unless_it_was_the_last_chance(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> Path:
-        raise CheckpointError("rank 1: no space left")
-
-    monkeypatch.setattr(events, "save_checkpoint", refuse)
-    events.save(run, is_last_chance=False)
-    with pytest.raises(CheckpointError, match="no space left"):
-        events.save(run, is_last_chance=True)
-    run.journal.close()
-    assert [record["event"] for record in read_journal(tmp_path / JOURNAL)] == ["checkpoint_failed"] * 2
