@@ -47,13 +47,13 @@ def save(run: Run, is_last_chance: bool) -> None:
         run.journal.write("checkpoint_waited", run.state.step, waited_s=waited_s)
     if is_last_chance and not wait_for_save(run, _LAST_PATIENCE_S):
         raise CheckpointError(
-            f"the checkpoint of step {run.state.step} is still being written after {_LAST_PATIENCE_S:.0f} s; the disk of "
-            f"{run.saver.folder} does not answer. Earlier checkpoints are intact."
+            f"the checkpoint of step {run.state.step} is still being written after {_LAST_PATIENCE_S:.0f} s; the disk "
+            f"of {run.saver.folder} does not answer. Earlier checkpoints are intact."
         )
     if is_last_chance and run.saver.last_problem is not None:
         raise CheckpointError(
-            f"the checkpoint of step {run.state.step} could not be written: {run.saver.last_problem}. Earlier checkpoints "
-            "are intact; free or mend the disk and run the same command again."
+            f"the checkpoint of step {run.state.step} could not be written: {run.saver.last_problem}. Earlier "
+            "checkpoints are intact; free or mend the disk and run the same command again."
         )
 
 
