@@ -132,6 +132,23 @@ def save_at_the_end(comm: Comm, folder: Path, step: int) -> list[Any]:
     return save_now(saver, step)
 
 
+def save_after_the_folder_has_gone(comm: Comm, folder: Path) -> list[Any]:
+    from tests.toy_engine import save_now, toy_engine, toy_saver
+
+    saver = toy_saver(folder, toy_engine(comm))
+    if comm.rank == 0:
+        folder.rename(folder.with_name("unmounted"))
+    comm.barrier()
+    return [result.problem for result in save_now(saver, 1)]
+
+
+def test_a_folder_that_vanishes_is_not_made_anew_somewhere_else(tmp_path: Path) -> None:
+    for problems in values(world(save_after_the_folder_has_gone, 2, tmp_path, tmp_path / "c")):
+        assert len(problems) == 2
+        assert all("rank 0: [Errno 2] No such file" in problem and "rank 1: " in problem for problem in problems)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("rendezvous")] == ["unmounted"]
+
+
 def leave_while_writing(comm: Comm, folder: Path) -> list[Any]:
     """The end of a run comes while the save is being written; then one that nobody waits for long enough."""
     from tests.toy_engine import toy_engine, toy_saver
