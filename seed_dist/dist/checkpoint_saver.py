@@ -170,7 +170,6 @@ class CheckpointSaver:
             written_s=max(report.written_s for report in reports),
             size_bytes=sum(entry["size_bytes"] for entry in files.values()),
             problem=problem,
-            is_retried=self._attempt < _ATTEMPTS,
         )
 
     def _commit(self, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
@@ -204,18 +203,18 @@ class CheckpointSaver:
         """Rank 0 is done: tell how it ended, and write once more what did not succeed."""
         result, work = self._result, self._work
         assert result is not None
+        problem = result.problem
         if has_failed:  # only the commit can, so rank 0 knows why
             problem = self._comm.broadcast_object(f"rank 0: {work.error}" if work else "")
-            result = dataclasses.replace(result, problem=problem)
-        self._result, self._work, self.last_problem = None, None, result.problem
-        self.is_busy = result.problem is not None and result.is_retried
-        if result.problem and self._comm.rank == 0:
-            then = "It is tried once more" if result.is_retried else "Training goes on with earlier checkpoints"
-            _LOG.warning("checkpoint %s could not be written: %s. %s.", result.path.name, result.problem, then)
+        self._result, self._work, self.last_problem = None, None, problem
+        self.is_busy = problem is not None and self._attempt < _ATTEMPTS
+        if problem is not None and self._comm.rank == 0:
+            then = "It is tried once more" if self.is_busy else "Training goes on with earlier checkpoints"
+            _LOG.warning("checkpoint %s could not be written: %s. %s.", result.path.name, problem, then)
         if self.is_busy:
             self._attempt += 1
             self._work = _Work(self._write)
-        return result
+        return dataclasses.replace(result, problem=problem, is_retried=self.is_busy)
 
 
 class _Work:
