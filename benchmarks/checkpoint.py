@@ -39,7 +39,7 @@ from seed_dist.fsio import fsync_folder
 from seed_dist.topology import World
 
 RANKS, BATCH, WIDTH, LAYERS = 2, 16, 2048, 6
-STEPS = 6  # trained beside the writing
+STEPS = 3  # trained beside the writing
 
 
 class Stack(nn.Module):
