@@ -146,6 +146,7 @@ class TrainConfig:
     keep_checkpoints: Annotated[Int, Field(ge=2)] = 2
     # Samples of a rank in one forward pass; with fewer ranks micro-batches become smaller instead. 0 = any number.
     max_rank_batch: Annotated[Int, Field(ge=0)] = 0
+    permanent_every: Annotated[Int, Field(ge=0)] = 0  # checkpoints of every so many steps stay for ever; 0 = none do
     max_skipped_in_a_row: Count = 20  # non-finite steps in a row before the run stops
     spike_deviations: NonNegative = 6.0  # a loss so many standard deviations above the last ones is odd; 0 = none is
     spike_window: Annotated[Int, Field(ge=2)] = 128  # how many they are
@@ -326,6 +327,11 @@ def _cross_checks(recipe: Recipe) -> list[str]:
             problems.append(
                 f"{stage}_training.global_batch {training.global_batch} must be a multiple of accumulation "
                 f"{training.accumulation}"
+            )
+        if training.permanent_every % training.checkpoint_every:
+            problems.append(
+                f"{stage}_training.permanent_every {training.permanent_every} must be a multiple of checkpoint_every "
+                f"{training.checkpoint_every}, or 0 for no permanent checkpoints"
             )
         if training.warmup_steps >= training.steps:
             problems.append(

@@ -3,8 +3,9 @@ SEED_DIST_FAULT.
 
 `SEED_DIST_FAULT=checkpoint.files_written:1:400:kill` kills rank 1 at that point of step 400. Several, separated by
 commas; `*` matches every rank or step. Actions: `kill` (SIGKILL to itself), `exit0` (leaves with success, which no
-supervisor may take for success), `raise`, `stop` (SIGSTOP: hangs without dying), `full` (the error of a full disk),
-`term` (SIGTERM to itself, as a batch system would send it).
+supervisor may take for success), `raise`, `stop` (SIGSTOP: hangs without dying), `full`, `io` and `quota` (the error of
+a disk that is full, broken, or has no quota left), `slow` (three seconds pass), `term` (SIGTERM to itself, as a batch
+system would send it).
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seed_dist.errors import ConfigError
 
 VARIABLE = "SEED_DIST_FAULT"
-ACTIONS = ("kill", "exit0", "raise", "stop", "full", "term")
+_SLOW_S = 3.0
+_DISK_ERRORS = {"full": errno.ENOSPC, "io": errno.EIO, "quota": errno.EDQUOT}
+ACTIONS = ("kill", "exit0", "raise", "stop", "slow", "term", *_DISK_ERRORS)
 
 
 class InjectedFaultError(RuntimeError):
@@ -72,7 +76,9 @@ def _act(action: str, point: str) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
     elif action == "term":
         os.kill(os.getpid(), signal.SIGTERM)
-    elif action == "full":
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)
+    elif action == "slow":
+        time.sleep(_SLOW_S)
+    elif action in _DISK_ERRORS:
+        raise OSError(_DISK_ERRORS[action], os.strerror(_DISK_ERRORS[action]), point)
     else:
         raise InjectedFaultError(f"fault injected at {point}")

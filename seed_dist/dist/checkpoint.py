@@ -1,82 +1,70 @@
-"""Checkpoints that are complete or not there.
+"""Checkpoints that are complete or not there: what is in them, which one is whole, and how it is loaded.
 
-    checkpoints/step_00000400.partial/  being written; never loaded
+    checkpoints/step_00000400.partial/  being written, or left by a crash; never loaded
     checkpoints/step_00000400/          complete:
         rank_00000.safetensors ...      fp32 masters and Adam moments: each rank's pieces, by parameter name and offset
         buffers.safetensors             the module's persistent buffers (codebook statistics among them), from rank 0
-        state.json                      position, counters, loss scale
-        manifest.json                   size and SHA-256 of every file above; written last
+        state.json                      position, counters, loss scale; a reader passes over what it does not know
+        manifest.json                   format, size and SHA-256 of every file above; written last
     checkpoints/latest                  name of the newest, for people and scripts; loading looks at the folders
 
-Order of a save: all ranks write and flush their files, all learn whether everybody could, rank 0 writes the manifest,
-renames the folder, moves the pointer, removes old ones. So a crash at any moment leaves the previous checkpoint in
-force. Pieces carry their offsets, so any number of ranks can load what any other number wrote. Random numbers need no
-place here: every step seeds itself from its number (`seed_dist.train.state`). Frozen parameters are not stored. There
-is no pickle.
+`checkpoint_saver` writes them. Pieces carry their offsets, so any number of ranks can load what any other number wrote.
+Random numbers need no place here: every step seeds itself from its number (`seed_dist.train.state`). Frozen parameters
+are not stored. There is no pickle, and none is read.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
-import os
-import shutil
+import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seed_dist.dist.comm import Comm, on_main
 from seed_dist.dist.engine import MOMENTS, Engine, Fragment
 from seed_dist.errors import CheckpointError
-from seed_dist.faults import fault_point
-from seed_dist.fsio import PARTIAL_SUFFIX, fsync_folder, sha256_bytes, sha256_file, write_json, write_text
+from seed_dist.fsio import PARTIAL_SUFFIX, sha256_file
 
-FORMAT = 1
+FORMAT = 1  # of what is written; all from 1 on are read
 MANIFEST, STATE, BUFFERS, LATEST = "manifest.json", "state.json", "buffers.safetensors", "latest"
-_PREFIX = "step_"
+KINDS = ("master", *MOMENTS)
+_NAME = re.compile(r"step_(\d{8,})")
 _LOG = logging.getLogger("seed_dist")
 
-FileEntry = dict[str, Any]
+FileEntry = dict[str, Any]  # size_bytes, sha256
 
 
-def save_checkpoint(checkpoints: Path, engine: Engine, state: dict[str, Any], keep: int) -> Path:
-    """Write the checkpoint of `state["step"]` and keep the newest `keep`; the value is its folder.
+def checkpoint_name(step: int) -> str:
+    return f"step_{step:08d}"
 
-    Raises CheckpointError on all ranks when any rank could not write (a full disk, say); earlier checkpoints stay.
-    """
-    comm, step = engine.comm, int(state["step"])
-    final = checkpoints / f"{_PREFIX}{step:08d}"
-    partial = final.with_name(final.name + PARTIAL_SUFFIX)
-    on_main(comm, lambda: _make_empty(partial))  # raises on all ranks alike, as every step below
-    fault_point("checkpoint.begun", comm.rank, step)
-    try:
-        entries = _on_all_ranks(comm, lambda: _write_rank_files(partial, engine, state), f"checkpoint {final.name}")
-    except CheckpointError:
-        on_main(comm, lambda: shutil.rmtree(partial, ignore_errors=True))  # half of it may have filled the disk
-        raise
-    fault_point("checkpoint.files_written", comm.rank, step)
-    files = {name: entry for part in entries for name, entry in part.items()}
 
-    def commit() -> None:
-        write_json(partial / MANIFEST, {"format": FORMAT, "step": step, "world_size": comm.size, "files": files})
-        fault_point("checkpoint.manifest_written", comm.rank, step)
-        if final.exists():  # from an earlier attempt and found broken, or this step would not be saved again
-            shutil.rmtree(final)
-        os.replace(partial, final)
-        fsync_folder(checkpoints)
-        fault_point("checkpoint.renamed", comm.rank, step)
-        write_text(checkpoints / LATEST, final.name + "\n")
-        _prune(checkpoints, keep, step)
+def step_of(path: Path) -> int | None:
+    """The step in the name of a finished checkpoint; None for anything else."""
+    found = _NAME.fullmatch(path.name)
+    return int(found[1]) if found else None
 
-    on_main(comm, commit)
-    return final
+
+def partial_of(path: Path) -> Path:
+    """Where a checkpoint lies before it is complete."""
+    return path.with_name(path.name + PARTIAL_SUFFIX)
+
+
+def list_checkpoints(checkpoints: Path) -> list[Path]:
+    """Finished checkpoints, oldest first; whether they are whole is not looked at."""
+    if not checkpoints.is_dir():
+        return []
+    steps = {path: step for path in checkpoints.iterdir() if (step := step_of(path)) is not None and path.is_dir()}
+    return sorted(steps, key=lambda path: steps[path])
 
 
 def newest_checkpoint(
@@ -85,10 +73,11 @@ def newest_checkpoint(
     """The newest checkpoint of a wanted step whose every byte is as written; None when none was ever finished.
 
     Broken ones are reported and passed over. Raises CheckpointError when there are checkpoints and all are broken:
-    going on from nothing would look like success.
+    going on from nothing would look like success. And when one has a newer format than this program knows: an older one
+    beside it would throw away what a newer program has learnt.
     """
-    found: list[Path] = comm.broadcast_object(list_checkpoints(checkpoints))
-    candidates = [path for path in found if is_wanted(step_of(path))]
+    found = on_main(comm, lambda: _none_newer_than_us(list_checkpoints(checkpoints)))
+    candidates = [path for path in found if is_wanted(step_of(path) or 0)]
     for path in reversed(candidates):
         problem = verify_checkpoint(path, comm)
         if problem is None:
@@ -103,44 +92,76 @@ def newest_checkpoint(
     return None
 
 
-def list_checkpoints(checkpoints: Path) -> list[Path]:
-    """Finished checkpoints, oldest first; whether they are whole is not looked at."""
-    if not checkpoints.is_dir():
-        return []
-    return sorted(
-        path for path in checkpoints.glob(f"{_PREFIX}*") if path.is_dir() and not path.name.endswith(PARTIAL_SUFFIX)
-    )
-
-
-def step_of(checkpoint: Path) -> int:
-    """Steps done at a checkpoint, from its name."""
-    return int(checkpoint.name.removeprefix(_PREFIX))
-
-
 def verify_checkpoint(path: Path, comm: Comm) -> str | None:
     """What is wrong with a checkpoint, or None. The ranks share the reading and all get the same answer."""
     try:
-        manifest = _read_manifest(path)
-        mine = sorted(manifest["files"].items())[comm.rank :: comm.size]
-        problem = next(filter(None, (_file_problem(path / name, entry) for name, entry in mine)), None)
+        files = sorted(read_manifest(path)["files"].items())
+        problem = next(filter(None, (_file_problem(path / name, entry) for name, entry in files[comm.rank :: comm.size])), None)
     except CheckpointError as error:
         problem = str(error)
     return next(filter(None, comm.gather_objects(problem)), None)
+
+
+def has_all_files(path: Path) -> bool:
+    """Whether a checkpoint's files are there and of the right size: all that can be known without reading them."""
+    try:
+        return all((path / name).stat().st_size == entry["size_bytes"] for name, entry in read_manifest(path)["files"].items())
+    except (CheckpointError, OSError):
+        return False
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of all files of a checkpoint, whole or not."""
+    return sum(file.stat().st_size for file in path.iterdir())
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A checkpoint's manifest; CheckpointError when it is missing, damaged or of a format that is not known here."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        found, files = manifest["format"], manifest["files"]
+        sizes = [(entry["size_bytes"], entry["sha256"]) for entry in files.values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path / MANIFEST} is missing or damaged ({error})") from error
+    if not isinstance(found, int) or not 1 <= found <= FORMAT or not sizes:
+        raise CheckpointError(f"{path} has checkpoint format {found}, and this program reads formats 1 to {FORMAT}")
+    return manifest
+
+
+@contextmanager
+def being_read(path: Path) -> Iterator[None]:
+    """While the block runs nobody prunes this checkpoint, not even the run that it belongs to."""
+    try:
+        file = (path / MANIFEST).open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{path} has gone or cannot be read ({error.strerror})") from error
+    with file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 def load_checkpoint(path: Path, engine: Engine, weights_only: bool = False) -> dict[str, Any]:
     """Fill the engine from a verified checkpoint, written by any number of ranks; the value is the saved `state`.
 
     With `weights_only` the optimizer starts anew and buffers stay as they are. Raises CheckpointError when parameters
-    differ.
+    differ, and for a file that is no safetensors file.
     """
+    try:
+        with being_read(path):
+            return _load(path, engine, weights_only)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} holds a file of another kind than a checkpoint's ({error})") from error
+
+
+def _load(path: Path, engine: Engine, weights_only: bool) -> dict[str, Any]:
     state = json.loads((path / STATE).read_text())
-    files = [path / name for name in _read_manifest(path)["files"] if name.startswith("rank_")]
+    files = [path / name for name in read_manifest(path)["files"] if name.startswith("rank_")]
     with ExitStack() as stack:
         pieces = _Pieces([stack.enter_context(safe_open(file, framework="pt")) for file in sorted(files)])
         pieces.check_names({name for name, value in engine.module.named_parameters() if value.requires_grad}, path)
         for fragment in engine.fragments():
-            pieces.fill(fragment, ("master",) if weights_only else ("master", *MOMENTS), path)
+            pieces.fill(fragment, ("master",) if weights_only else KINDS, path)
     engine.publish_masters()
     if not weights_only:
         _load_buffers(engine.module, load_file(path / BUFFERS), path)
@@ -148,72 +169,33 @@ def load_checkpoint(path: Path, engine: Engine, weights_only: bool = False) -> d
     return state
 
 
-def _write_rank_files(folder: Path, engine: Engine, state: dict[str, Any]) -> dict[str, FileEntry]:
-    """This rank's files, flushed to disk, with their entries for the manifest."""
-    tensors: dict[str, Tensor] = {}
-    places: dict[str, dict[str, Any]] = {}
-    for fragment in engine.fragments():
-        places[fragment.name] = {"start": fragment.start, "shape": fragment.shape}
-        for kind in ("master", *MOMENTS):
-            tensors[f"{kind}/{fragment.name}"] = getattr(fragment, kind).detach().cpu()
-    files = {f"rank_{engine.comm.rank:05d}.safetensors": save(tensors, {"places": json.dumps(places)})}
-    if engine.comm.rank == 0:
-        files[BUFFERS] = save({name: tensor.detach().cpu().contiguous() for name, tensor in _buffers(engine.module)})
-        document = state | {"engine": engine.scalar_state()}
-        files[STATE] = json.dumps(document, indent=2, sort_keys=True).encode()
-    for name, content in files.items():
-        _write_flushed(folder / name, content)
-        fault_point("checkpoint.file_written", engine.comm.rank, int(state["step"]))
-    return {name: {"size_bytes": len(content), "sha256": sha256_bytes(content)} for name, content in files.items()}
+def persistent_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """What `state_dict` has besides parameters."""
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    return {name: value for name, value in module.state_dict().items() if name not in parameters}
 
 
-def _write_flushed(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def _load_buffers(module: nn.Module, saved: dict[str, Tensor], path: Path) -> None:
+    own = persistent_buffers(module)
+    if own.keys() != saved.keys():
+        raise CheckpointError(
+            f"{path / BUFFERS} does not fit: {sorted(own.keys() ^ saved.keys())} are only on one side"
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
 
 
-def _make_empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-
-
-def _on_all_ranks(comm: Comm, action: Callable[[], dict[str, FileEntry]], what: str) -> list[dict[str, FileEntry]]:
-    """Every rank acts, then all know how everybody fared: nobody waits at a barrier for a rank whose disk is full."""
-    value, problem = {}, None
-    try:
-        value = action()
-    except (OSError, SafetensorError) as error:
-        problem = f"rank {comm.rank}: {error}"
-    outcomes = comm.gather_objects((value, problem))
-    problems = [found for _, found in outcomes if found]
-    if problems:
-        raise CheckpointError(f"{what} could not be written; {'; '.join(problems)}. Earlier checkpoints are intact.")
-    return [entry for entry, _ in outcomes]
-
-
-def _prune(checkpoints: Path, keep: int, step: int) -> None:
-    """Remove all but the newest `keep` finished checkpoints, and what crashed saves left behind.
-
-    A folder is renamed before it is emptied, so that no crash leaves half a checkpoint under a finished one's name.
-    """
-    for path in list_checkpoints(checkpoints)[:-keep]:
-        os.replace(path, path.with_name(path.name + PARTIAL_SUFFIX))
-        fault_point("checkpoint.pruning", 0, step)
-    for path in checkpoints.glob(f"{_PREFIX}*{PARTIAL_SUFFIX}"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        found = manifest["format"], manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / MANIFEST} is missing or damaged ({error})") from error
-    if found[0] != FORMAT:
-        raise CheckpointError(f"{path} has checkpoint format {found[0]}, and this program reads format {FORMAT}")
-    return manifest
+def _none_newer_than_us(candidates: list[Path]) -> list[Path]:
+    for path in candidates:
+        with suppress(OSError, ValueError, KeyError, TypeError):  # the damaged are dealt with one by one
+            found = json.loads((path / MANIFEST).read_text())["format"]
+            if isinstance(found, int) and found > FORMAT:
+                raise CheckpointError(
+                    f"{path} has checkpoint format {found}, and this program reads formats 1 to {FORMAT}. Go on with "
+                    "the newer program that wrote it, or start again with --fresh, which keeps the old run directory."
+                )
+    return candidates
 
 
 def _file_problem(path: Path, entry: FileEntry) -> str | None:
@@ -226,23 +208,6 @@ def _file_problem(path: Path, entry: FileEntry) -> str | None:
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"
     return None
-
-
-def _buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Persistent buffers: what `state_dict` has besides parameters."""
-    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    return ((name, value) for name, value in module.state_dict().items() if name not in parameters)
-
-
-def _load_buffers(module: nn.Module, saved: dict[str, Tensor], path: Path) -> None:
-    own = dict(_buffers(module))
-    if own.keys() != saved.keys():
-        raise CheckpointError(
-            f"{path / BUFFERS} does not fit: {sorted(own.keys() ^ saved.keys())} are only on one side"
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(saved[name])
 
 
 @dataclass(frozen=True)
@@ -260,7 +225,7 @@ class _Pieces:
     def __init__(self, files: list[Any]) -> None:
         self._by_name: dict[str, list[_Piece]] = {}
         for file in files:
-            for name, place in json.loads(file.metadata()["places"]).items():
+            for name, place in json.loads((file.metadata() or {})["places"]).items():
                 self._by_name.setdefault(name, []).append(_Piece(file, place["start"], tuple(place["shape"])))
 
     def check_names(self, names: set[str], path: Path) -> None:

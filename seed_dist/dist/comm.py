@@ -43,8 +43,8 @@ class Comm(Protocol):
     def gather_with_gradient(self, tensor: Tensor) -> Tensor:
         """As `gather`; the gradient of this rank's rows is the sum of what all ranks computed for them."""
 
-    def agree(self, flag: bool) -> bool:
-        """True on all ranks when any rank says True (logical or)."""
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """For each flag, on all ranks, whether any rank says True (logical or): one small all-reduce on the host."""
 
     def gather_objects(self, value: T) -> list[T]:
         """Small picklable values of all ranks, in rank order, on every rank."""
@@ -77,8 +77,8 @@ class LocalComm:
     def gather_with_gradient(self, tensor: Tensor) -> Tensor:
         return tensor
 
-    def agree(self, flag: bool) -> bool:
-        return flag
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        return list(flags)
 
     def gather_objects(self, value: T) -> list[T]:
         return [value]
@@ -97,7 +97,7 @@ class ProcessGroupComm:
         self.rank, self.size, self.device = dist.get_rank(), dist.get_world_size(), torch.device(device)
 
     def barrier(self) -> None:
-        self.agree(False)
+        self.any([False])
 
     def sum(self, tensor: Tensor) -> Tensor:
         total = tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -116,10 +116,10 @@ class ProcessGroupComm:
     def gather_with_gradient(self, tensor: Tensor) -> Tensor:
         return cast(Tensor, _GatherWithGradient.apply(tensor, self))  # type: ignore[no-untyped-call]
 
-    def agree(self, flag: bool) -> bool:
-        votes = torch.tensor([int(flag)], dtype=torch.int32)
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        votes = torch.tensor(flags, dtype=torch.int32)
         dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-        return bool(votes.item())
+        return [bool(vote) for vote in votes.tolist()]
 
     def gather_objects(self, value: T) -> list[T]:
         gathered: list[Any] = [None] * self.size

@@ -4,7 +4,7 @@
     {"event": "data",       "step": 400, "splits": {"train": {"samples": 20000, "share": 1.0, "passes": 6.4}}}
     {"event": "step",       "step": 401, "loss": 2.31, "lr": 0.001, "grad_norm": 0.8, "step_s": 0.1, ...}
     {"event": "validation", "step": 500, "i2t_r1": 0.41, ...}
-    {"event": "checkpoint", "step": 500, "path": "step_00000500", "seconds": 0.2}
+    {"event": "checkpoint", "step": 500, "path": "step_00000500", "blocked_s": 0.01, ...}        complete on the disk
     {"event": "skipped",    "step": 512, ...}                                gradients were not finite: nothing changed
     {"event": "rollback",   "step": 500, "spike_step": 620, ...}             to the state after 500 steps
     {"event": "stop",       "step": 700, "reason": "SIGTERM"}   {"event": "finished", "step": 1000}

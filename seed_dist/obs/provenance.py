@@ -38,6 +38,7 @@ _FREE_OPTIONS = (
     "checkpoint_every",
     "keep_checkpoints",
     "max_rank_batch",
+    "permanent_every",
     "max_skipped_in_a_row",
     "spike_deviations",
     "spike_window",

@@ -172,9 +172,10 @@ def _checkpoints(request: Request, stage: StageName, trained: int, step_s: Range
     size = memory.checkpoint(trained)
     save_s = size / cluster.nodes / cluster.storage_bytes_s
     best = daly(save_s, cluster.mtbf_s)
+    permanent = training.steps // training.permanent_every if training.permanent_every else 0
     return Checkpoints(
         bytes=size,
-        kept_bytes=size * (training.keep_checkpoints + 1),
+        kept_bytes=size * (training.keep_checkpoints + 1 + permanent),
         save_s=save_s,
         recipe_interval_s=_scaled(step_s, training.checkpoint_every),
         young_interval_s=young(save_s, cluster.mtbf_s),

@@ -1,5 +1,5 @@
-"""What the loop does between steps when it is due: log, count a skipped step, validate, save. Called by all ranks
-together.
+"""What the loop does between steps when it is due: log, count a skipped step, validate. Called by all ranks together.
+Saving is `saving.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import time
 import torch
 from torch import Tensor
 
-from seed_dist.dist.checkpoint import save_checkpoint
-from seed_dist.errors import SeedDistError, TrainingError
+from seed_dist.errors import TrainingError
 from seed_dist.train.nonfinite import find_nonfinite
 from seed_dist.train.run import Run
+from seed_dist.train.saving import save
 
 _LOG = logging.getLogger("seed_dist")
 
@@ -83,17 +83,3 @@ def validate(run: Run) -> None:
     run.journal.write("validation", run.state.step, **figures, seconds=time.monotonic() - began_s)
     shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items() if name != "validation_samples")
     _LOG.info("step %d validation: %s", run.state.step, shown)
-
-
-def save(run: Run, is_last_chance: bool) -> None:
-    """A checkpoint. When a disk refuses it, training goes on with the earlier ones unless nothing would follow."""
-    began_s = time.monotonic()
-    try:
-        path = save_checkpoint(run.checkpoints, run.engine, run.state.as_dict(), run.training.keep_checkpoints)
-    except (SeedDistError, OSError) as error:
-        run.journal.write("checkpoint_failed", run.state.step, reason=str(error))
-        if is_last_chance:
-            raise
-        _LOG.warning("%s Training goes on and tries again in %d steps.", error, run.training.checkpoint_every)
-        return
-    run.journal.write("checkpoint", run.state.step, path=path.name, seconds=time.monotonic() - began_s)

@@ -2,7 +2,8 @@
 
 Per step: fetch the micro-batches; forward and backward each; one optimizer step, on which all ranks agree that it was
 applied; advance the position; meet the other ranks; log, validate and save when due, or save and leave when any rank
-was asked to stop, or go back to the newest checkpoint when the loss has a spike.
+was asked to stop, or go back to the newest checkpoint when the loss has a spike. Checkpoints are written in the
+background; what the ranks tell each other when they meet says how that went.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from seed_dist.faults import fault_point
 from seed_dist.train.boundary import mean_loss, meet
-from seed_dist.train.events import count_skip, log_step, save, validate
+from seed_dist.train.events import count_skip, log_step, validate
 from seed_dist.train.replicas import check_replicas
 from seed_dist.train.run import Outcome, Run
+from seed_dist.train.saving import save, settle
 from seed_dist.train.schedule import learning_rate
 from seed_dist.train.spikes import is_spike, roll_back
 from seed_dist.train.state import seed_everything
@@ -61,7 +63,8 @@ def _train(run: Run, last_step: int, steps: Iterable[list[dict[str, Tensor]]]) -
         fault_point("train.before_advance", comm.rank, state.step)
         state.advance(result.applied, training.global_batch)
 
-        boundary = meet(comm, state.step, mean_loss(outputs), bool(run.stop))
+        boundary = meet(comm, state.step, mean_loss(outputs), bool(run.stop), run.saver.flags())
+        settle(run, boundary.saving)
         is_last = state.step == last_step
         if not result.applied:
             count_skip(run, outputs, micro_batches, result.at_scale_floor)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from pathlib import Path
 
 from seed_dist.config import TrainConfig
+from seed_dist.dist.checkpoint_saver import CheckpointSaver
 from seed_dist.dist.engine import Engine
 from seed_dist.dist.preempt import StopRequest
 from seed_dist.obs.journal import Journal
@@ -33,7 +33,7 @@ class Run:
     training: TrainConfig
     order: Order
     state: TrainState
-    checkpoints: Path
+    saver: CheckpointSaver
     journal: Journal
     progress: Progress
     stop: StopRequest

@@ -17,10 +17,12 @@ from seed_dist.dist.checkpoint import load_checkpoint, newest_checkpoint
 from seed_dist.dist.comm import on_main
 from seed_dist.errors import TrainingError
 from seed_dist.train.run import Run
+from seed_dist.train.saving import wait_for_save
 from seed_dist.train.state import TrainState
 
 # A loss that hardly moves has next to no deviation; a rise of less than 6 x 0.1 % of it never counts.
 _LEAST_DEVIATION = 1e-3
+_PATIENCE_S = 240.0  # with a save under way
 _LOG = logging.getLogger("seed_dist")
 
 
@@ -49,8 +51,8 @@ def _is_odd(window: list[float], loss: float, training: TrainConfig) -> bool:
 def _checkpoint_before(run: Run) -> Path | None:
     """Not one that was saved because of a stop, if it can be helped: a run that was not stopped does not have it."""
     begin, every = run.state.step - run.state.odd_in_a_row, run.training.checkpoint_every
-    regular = newest_checkpoint(run.checkpoints, run.engine.comm, lambda step: step <= begin and step % every == 0)
-    return regular or newest_checkpoint(run.checkpoints, run.engine.comm, lambda step: step <= begin)
+    regular = newest_checkpoint(run.saver.folder, run.engine.comm, lambda step: step <= begin and step % every == 0)
+    return regular or newest_checkpoint(run.saver.folder, run.engine.comm, lambda step: step <= begin)
 
 
 def roll_back(run: Run) -> bool:
@@ -59,6 +61,7 @@ def roll_back(run: Run) -> bool:
     False when there is no checkpoint yet: then training goes on as it is. TrainingError when it was done too often.
     """
     state, comm, limit = run.state, run.engine.comm, run.training.max_rollbacks
+    wait_for_save(run, _PATIENCE_S)  # which checkpoint is the newest must not depend on how fast a disk is
     path = _checkpoint_before(run)
     if path is None:
         _LOG.warning("step %d: the loss has a spike, and there is no checkpoint to go back to", state.step)

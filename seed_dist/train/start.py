@@ -14,6 +14,8 @@ from typing import Any
 
 from seed_dist.config import Recipe, StageName, TrainConfig
 from seed_dist.dist.checkpoint import load_checkpoint, newest_checkpoint, verify_checkpoint
+from seed_dist.dist.checkpoint_folder import Retention, check_room, prepare_folder
+from seed_dist.dist.checkpoint_saver import CheckpointSaver
 from seed_dist.dist.comm import Comm, on_main
 from seed_dist.dist.ds_config import fitted_training, load_ds_config
 from seed_dist.dist.engine import Engine, start_engine
@@ -35,6 +37,7 @@ from seed_dist.train.stages.build import build_stage
 from seed_dist.train.state import TrainState, derived_seed, seed_everything
 
 CHECKPOINTS = "checkpoints"
+_LEAVE_S = 10.0  # for a thread that is writing when this rank ends with an error; its peers wait meanwhile
 _LOG = logging.getLogger("seed_dist")
 
 
@@ -68,6 +71,7 @@ def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
         copied_to_mlflow(folder, request.mlflow, comm.rank),
         stop_requests() as stop,
     ):
+        prepare_folder(folder / CHECKPOINTS, comm)
         seed_everything(recipe.seed, request.stage, "initial weights")  # equal on all ranks
         stage = build_stage(recipe, request.stage, request.work, data, comm)
         start = _find_start(request, folder, comm)
@@ -75,6 +79,7 @@ def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
             stage.prepare()  # before the engine copies the parameters into its fp32 masters
         engine = _start_engine(recipe, request.stage, stage, comm)
         state = _load(start, engine) if start else TrainState()
+        saver = _saver(folder / CHECKPOINTS, engine, training, state, start)
         # Everything that a wrong option can break has been built: from here on the folder belongs to this
         # configuration.
         on_main(comm, lambda: record_run(folder, request.recipe, request.identity, comm.size))
@@ -92,13 +97,16 @@ def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
             training=training,
             order=order_of(data, order_seed, training, comm.rank, comm.size),
             state=state,
-            checkpoints=folder / CHECKPOINTS,
+            saver=saver,
             journal=journal,
             progress=Progress(request.stage, training.steps, state.step, comm.rank == 0),
             stop=stop,
             seed=recipe.seed,
         )
-        outcome = train(run, last_step)
+        try:
+            outcome = train(run, last_step)
+        finally:
+            saver.leave(_LEAVE_S)
         if outcome is Outcome.FINISHED:
             _export(request, run, folder)
         journal.close()
@@ -174,6 +182,18 @@ def _start_engine(recipe: Recipe, name: StageName, stage: Stage, comm: Comm) -> 
 def _load(start: _Start, engine: Engine) -> TrainState:
     saved = load_checkpoint(start.path, engine, start.weights_only)
     return TrainState() if start.weights_only else TrainState.from_dict(saved)
+
+
+def _saver(
+    checkpoints: Path, engine: Engine, training: TrainConfig, state: TrainState, start: _Start | None
+) -> CheckpointSaver:
+    """Ready to save, with room for all that is to be kept. What training starts from has been verified."""
+    verified = {start.path.name} if start is not None and start.path.parent == checkpoints else set()
+    every, keep = training.permanent_every, training.keep_checkpoints
+    saver = CheckpointSaver(engine, Retention(checkpoints, keep, every, verified))
+    permanent = training.steps // every - state.step // every if every else 0
+    check_room(checkpoints, engine.comm, saver.own_bytes, keep, permanent)
+    return saver
 
 
 def _describe(training: TrainConfig, state: TrainState, start: _Start | None, engine: Engine) -> str:

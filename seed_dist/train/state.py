@@ -46,7 +46,7 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainState:
-        """The reverse; what an older checkpoint does not know of is as at the start."""
+        """The reverse. What an older checkpoint does not have is as at the start; what is not known is passed over."""
         return cls(**{known.name: values[known.name] for known in dataclasses.fields(cls) if known.name in values})
 
 

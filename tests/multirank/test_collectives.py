@@ -85,7 +85,7 @@ def _collectives(comm: Comm, work: Path, overrides: tuple[str, ...]) -> dict[str
         "gather": comm.gather(own),
         "own": own,  # unchanged by all of the above
         "integers": comm.sum(torch.tensor([comm.rank, 5])),
-        "agree": [comm.agree(comm.rank == 1), comm.agree(False), comm.agree(True)],
+        "any": comm.any([comm.rank == 1, False, True, comm.rank == 0]),
         "objects": comm.gather_objects({"rank": comm.rank}),
         "broadcast": comm.broadcast_object(f"from {comm.rank}"),
         "on_main": on_main(comm, lambda: f"made by {comm.rank}"),
@@ -124,7 +124,7 @@ def test_sums_means_and_gathers_are_those_of_the_concatenated_batch(two: list[di
 
 def test_flags_and_objects_are_the_same_on_all_ranks(two: list[dict[str, Any]]) -> None:
     for answer in two:
-        assert answer["agree"] == [True, False, True]
+        assert answer["any"] == [True, False, True, True]
         assert answer["objects"] == [{"rank": 0}, {"rank": 1}]
         assert answer["broadcast"] == "from 0"
         assert answer["on_main"] == "made by 0"
@@ -141,12 +141,8 @@ def test_one_process_is_the_identity() -> None:
         assert torch.equal(result, own)
         assert result is not own
     assert comm.gather_with_gradient(own) is own
-    assert (comm.agree(True), comm.agree(False), comm.gather_objects(3), comm.broadcast_object(4)) == (
-        True,
-        False,
-        [3],
-        4,
-    )
+    assert comm.any((True, False)) == [True, False]
+    assert (comm.gather_objects(3), comm.broadcast_object(4)) == ([3], 4)
 
 
 def test_contrastive_loss_of_two_ranks_is_that_of_one_with_the_whole_batch(two: list[dict[str, Any]]) -> None:

@@ -101,6 +101,12 @@ def test_another_runs_checkpoint_is_gone_on_from_exactly(answer: dict[str, Any])
         assert not torch.equal(answer["third"][name], value), name
 
 
+def test_the_frozen_language_model_is_in_no_checkpoint(answer: dict[str, Any]) -> None:
+    parameters = {name.partition("/")[2] for name in answer["sixth"]}
+    assert len(parameters) > 3
+    assert [name for name in parameters if ".lora_" not in name and "rows" not in name] == []
+
+
 def test_weights_alone_start_a_new_optimizer_at_step_0(answer: dict[str, Any]) -> None:
     compared = 0
     for name, value in answer["first_after_weights"].items():

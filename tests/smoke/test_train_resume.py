@@ -46,7 +46,8 @@ def test_a_disturbed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     assert broken[1][0] == -9, broken
     assert broken[0][0] != 0  # its peer is gone, and that is no success
     assert "No space left" in broken[0][1]
-    assert "tries again" in broken[0][1]
+    assert "It is tried once more" in broken[0][1]
+    assert "Training goes on with earlier checkpoints" in broken[0][1]
     names = sorted(path.name for path in (disturbed / "checkpoints").iterdir())
     assert names == ["latest", "step_00000001", "step_00000003.partial"]
 

@@ -30,10 +30,14 @@ def test_only_the_planned_point_rank_and_step_fail() -> None:
         fault_point("here", 1, 5, planned)
 
 
-def test_a_full_disk_looks_like_one() -> None:
-    with pytest.raises(OSError, match="No space left") as caught:
-        fault_point("write", 0, 0, parse_faults("write:*:*:full"))
-    assert caught.value.errno == errno.ENOSPC
+@pytest.mark.parametrize(
+    ("action", "text", "number"),
+    [("full", "No space left", errno.ENOSPC), ("io", "Input/output", errno.EIO), ("quota", "quota", errno.EDQUOT)],
+)
+def test_a_full_or_broken_disk_looks_like_one(action: str, text: str, number: int) -> None:
+    with pytest.raises(OSError, match=text) as caught:
+        fault_point("write", 0, 0, parse_faults(f"write:*:*:{action}"))
+    assert caught.value.errno == number
 
 
 def test_nothing_is_planned_in_an_ordinary_process() -> None:

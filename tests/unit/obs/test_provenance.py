@@ -75,10 +75,8 @@ def test_a_damaged_record_is_an_error_and_not_a_new_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_options_that_change_nothing_that_is_learnt_are_free(stage: str) -> None:
-    free = [
-        f"{stage}_training.{option}=7"
-        for option in ("log_every", "validate_every", "checkpoint_every", "keep_checkpoints")
-    ]
+    options = ("log_every", "validate_every", "checkpoint_every", "keep_checkpoints", "permanent_every")
+    free = [f"{stage}_training.{option}=7" for option in options]
     assert _identity(stage, *free, "eval.batch_size=3", "engine.collective_timeout_s=5.0") == _identity(stage)
 
 

@@ -59,11 +59,11 @@ RECIPE = ("qformer.width=64", "qformer.mlp_width=128", "codebook.size=500", "cod
 
 def _held(comm: Any, folder: Path) -> dict[str, int]:
     """Bytes that one rank's engine holds, and those of a checkpoint that both write."""
-    from seed_dist.dist.checkpoint import save_checkpoint
     from seed_dist.dist.ds_config import load_ds_config
     from seed_dist.dist.engine import start_engine
     from seed_dist.models.tokenizer import SeedQuantizer
     from seed_dist.train.parameter_groups import parameter_groups
+    from tests.toy_engine import save_now, toy_saver
 
     recipe = load_recipe("glyphs", (*TINY, *RECIPE))
     module = SeedQuantizer.for_qformer(recipe.codebook, recipe.qformer)
@@ -71,7 +71,7 @@ def _held(comm: Any, folder: Path) -> dict[str, int]:
     config = load_ds_config(recipe.engine, training, "fp32", comm.size)
     engine = start_engine(module, parameter_groups(module, training.weight_decay), training, config, comm)
     pieces = list(engine.fragments())
-    path = save_checkpoint(folder, engine, {"step": 1}, 2)
+    path = save_now(toy_saver(folder, engine), 1)[0].path
     return {
         "weights": sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad),
         "optimizer": sum(t.nbytes for piece in pieces for t in (piece.master, piece.exp_avg, piece.exp_avg_sq)),

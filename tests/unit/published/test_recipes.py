@@ -147,3 +147,9 @@ def test_learning_rates_go_from_warm_up_over_peak_to_floor(name: str) -> None:
         assert first > start
         assert top == pytest.approx(peak)
         assert last == pytest.approx(floor, rel=1e-4)
+
+
+def test_a_permanent_checkpoint_is_one_that_is_saved() -> None:
+    with pytest.raises(ConfigError, match=r"permanent_every 1500 must be a multiple of checkpoint_every 1000"):
+        load_recipe("seed_v2", ["codebook_training.permanent_every=1500"])
+    assert load_recipe("seed_v2", ["codebook_training.permanent_every=3000"]).codebook_training.permanent_every == 3000
