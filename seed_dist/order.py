@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -37,6 +38,7 @@ WINDOW_BLOCKS = 1024
 # Four rounds with a pseudo-random round function already make a strong pseudo-random permutation (Luby and Rackoff
 # 1988); the halves of small data sets have few bits, so two more are spent.
 _ROUNDS = 6
+_DIGEST_SHIFT = 48  # no data set has so many bits of samples, and no step more micro-batches than the rest counts
 
 
 def block_samples(sample_bytes: int) -> int:
@@ -133,6 +135,17 @@ def rank_slice(ids: Ids, rank: int, size: int) -> Ids:
     assert 0 <= rank < size, f"rank {rank} of {size}"
     part = len(ids) // size
     return ids[rank * part : (rank + 1) * part]
+
+
+def digest(parts: Sequence[Ids]) -> int:
+    """A number below 2^64 that tells which samples are in which micro-batch of a step.
+
+    Of parts of micro-batches, as the ranks take them, it is the whole's when summed over the ranks modulo 2^64: so it
+    does not depend on their number, nor on the order inside a micro-batch, which is that of the disk.
+    """
+    places = (np.uint64(number << _DIGEST_SHIFT) for number in range(len(parts)))
+    words = (_mixed(ids.astype(np.uint64) + place) for ids, place in zip(parts, places, strict=True))
+    return sum(int(part.sum(dtype=np.uint64)) for part in words) % 2**64
 
 
 def permute(places: Ids, samples: int, *key: int) -> Ids:

@@ -13,19 +13,23 @@ from torch import Tensor
 from seed_dist.dist.checkpoint import save_checkpoint
 from seed_dist.errors import SeedDistError, TrainingError
 from seed_dist.train.run import Run
+from seed_dist.train.steps import samples_digest
 
 _LOG = logging.getLogger("seed_dist")
 
+Parts = list[dict[str, Tensor]]  # one for each micro-batch
 
-def log_step(run: Run, outputs: list[dict[str, Tensor]], values: dict[str, float]) -> None:
+
+def log_step(run: Run, batches: Parts, outputs: Parts, values: dict[str, float]) -> None:
     """One journal line and the progress line. `outputs`: loss and metrics per micro-batch; ranks are averaged in one
-    go.
+    go. Which samples they took is in the line as a digest.
     """
     local = torch.stack([torch.stack([part[name].float() for part in outputs]).mean() for name in outputs[0]])
     means = dict(zip(outputs[0], run.engine.comm.mean(local).tolist(), strict=True))
     rate = {"samples_per_s": run.training.global_batch / values["step_s"]}
     scale = {"loss_scale": run.engine.loss_scale} if run.engine.dtype == torch.float16 else {}
-    run.journal.write("step", run.state.step, **means, **values, **rate, **scale, **run.stage.running_metrics())
+    told = {"samples_digest": samples_digest(batches, run.engine.comm)}
+    run.journal.write("step", run.state.step, **told, **means, **values, **rate, **scale, **run.stage.running_metrics())
     run.progress.update(run.state.step, means["loss"], rate["samples_per_s"])
 
 

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from seed_dist.data.prefetch import Work, prefetched
 from seed_dist.data.reader import Buffers
+from seed_dist.dist.comm import Comm
+from seed_dist.order import digest
 from seed_dist.train.run import Run
 
+SAMPLES = "samples"
 _MAX_SLOTS = 4  # steps in memory: one in use, the others read ahead
 _SLOT_BYTES = 1 << 30  # of all of them, unless two steps are more already
 # Of the time-out of collectives: the other ranks wait while one rank's reader hangs, three times at most.
@@ -43,9 +46,21 @@ def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
 
 
 def read_step(run: Run, step: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
-    """This rank's micro-batches of a step, a function of the step number; the stored features lie in `slot`."""
+    """This rank's micro-batches of a step, a function of the step number; the stored features lie in `slot`.
+
+    Each says of which samples it was made: `SAMPLES` int64 [B].
+    """
     parts = zip(run.order.micro_batches(step), slot, strict=True)
-    return [run.stage.make_batch(ids, step, buffers) for ids, buffers in parts]
+    return [run.stage.make_batch(ids, step, buffers) | {SAMPLES: torch.from_numpy(ids)} for ids, buffers in parts]
+
+
+def samples_digest(batches: list[dict[str, Tensor]], comm: Comm) -> str:
+    """16 hex digits for the samples of all ranks' micro-batches of a step, see `seed_dist.order.digest`. It is made of
+    what came with the batches, so it tells what was trained on, not what should have been.
+    """
+    own = np.array([digest([batch[SAMPLES].numpy() for batch in batches])], np.uint64)
+    total = comm.sum(torch.from_numpy(own.view(np.int64)))  # wraps, as the digest does
+    return f"{int(total) % 2**64:016x}"
 
 
 class _Announcer:

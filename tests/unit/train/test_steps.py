@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from seed_dist.config import load_recipe
+from seed_dist.dist.comm import LocalComm
+from seed_dist.order import digest
 from seed_dist.train.data import open_data, order_of
 from seed_dist.train.stages.build import build_stage
 from seed_dist.train.state import TrainState
-from seed_dist.train.steps import steps_ahead
+from seed_dist.train.steps import samples_digest, steps_ahead
 from tests.features import tiny_workspace
 
 
@@ -33,6 +35,8 @@ def test_the_steps_are_those_of_the_order_and_their_memory_comes_back(tmp_path: 
             stored = data.train.read(ids)
             assert np.array_equal(batch["causal"].numpy(), stored["causal"])
             assert np.array_equal(batch["target"].numpy(), stored["image_embedding"])
+            assert np.array_equal(batch["samples"].numpy(), ids)
             addresses.add(batch["causal"].data_ptr())
+        assert samples_digest(batches, LocalComm()) == f"{digest(order.micro_batches(step)):016x}"
     assert step == 29
     assert len(addresses) == 4 * 2  # four steps of two micro-batches
