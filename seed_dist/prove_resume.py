@@ -56,7 +56,7 @@ def main() -> None:
     trials = []
     for stage in stages:
         overrides = (*args.set, *(small(recipe, stage) if args.small else ()))
-        trial = Trial(args.recipe, overrides, stage, args.work, args.steps)
+        trial = Trial(args.recipe, overrides, stage, args.work, args.steps, args.steps // 4)
         _check(trial, ranks)
         trials.append(trial)
     failed = 0

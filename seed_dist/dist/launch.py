@@ -56,7 +56,7 @@ def open_comm(world: World, timeout_s: float, rendezvous: str | None = None) -> 
     _describe_world_for_deepspeed(world, device)
     # One group with two backends: gloo carries flags and objects on the host, NCCL the GPU's tensors.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store, init_method = _meeting_point(world, rendezvous or os.environ.get(RENDEZVOUS_VARIABLE))
+    store, init_method = _meeting_point(world, rendezvous or os.environ.get(RENDEZVOUS_VARIABLE), timeout_s)
     dist.init_process_group(
         backend,
         store=store,
@@ -72,8 +72,12 @@ def open_comm(world: World, timeout_s: float, rendezvous: str | None = None) -> 
     dist.destroy_process_group()
 
 
-def _meeting_point(world: World, rendezvous: str | None) -> tuple[Any, str | None]:
-    """A store or an address, one of the two; a single process needs neither a port nor a file."""
+def _meeting_point(world: World, rendezvous: str | None, timeout_s: float) -> tuple[Any, str | None]:
+    """A store or an address, one of the two; a single process needs neither a port nor a file.
+
+    torchrun keeps one store through all its restarts, and torch 2.13 looks into it as it is: the ranks would call at
+    the addresses of those that died, and wait. So every attempt has keys of its own.
+    """
     if rendezvous:
         return None, rendezvous
     if world.size == 1:
@@ -86,7 +90,11 @@ def _meeting_point(world: World, rendezvous: str | None) -> tuple[Any, str | Non
                 "them, under srun export the first node's name and a free port in the batch script"
             ]
         )
-    return None, "env://"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None, "env://"
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, world.size, is_master=False, timeout=timedelta(seconds=timeout_s))
+    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store), None
 
 
 def _prefer_loopback(world: World) -> None:

@@ -38,7 +38,8 @@ class Compared:
     counts: dict[str, int] = field(default_factory=dict)
 
     def count(self, what: str, number: int = 1) -> None:
-        self.counts[what] = self.counts.get(what, 0) + number
+        if number:
+            self.counts[what] = self.counts.get(what, 0) + number
 
 
 def compare_runs(straight: Path, other: Path, last_step: int, same_world: bool) -> Compared:
@@ -58,32 +59,35 @@ def compare_runs(straight: Path, other: Path, last_step: int, same_world: bool) 
 def figures(record: Record) -> dict[str, Any]:
     """What a record says about the training. Units stand in the names, so times and sizes are told apart by them."""
     return {
-        name: value
-        for name, value in record.items()
-        if name not in _NO_FIGURE and not name.endswith(("_s", "_bytes"))
+        name: value for name, value in record.items() if name not in _NO_FIGURE and not name.endswith(("_s", "_bytes"))
     }
 
 
 def _journals(straight: Path, other: Path, last_step: int, found: Compared, exact: bool) -> Iterator[Difference]:
     """Every record of the other run, those of steps that it did twice included, against the straight run's."""
     expected = {(record["event"], record["step"]): record for record in _records(straight)}
-    records = sorted(_records(other), key=lambda record: (record["step"], _EVENTS.index(record["event"])))
+    records = sorted(_records(other), key=lambda record: _place(record["event"], record["step"]))
     for record in records:
         event, step = record["event"], record["step"]
         if (event, step) not in expected:
             yield Difference(step, f"event {event}", "absent", "present")
             continue
         wanted, got = figures(expected[event, step]), figures(record)
-        for name in _compared_names(event, wanted, got, exact):
+        names = _compared_names(event, wanted, got, exact)
+        for name in names:
             if not _is_same(name, wanted.get(name), got.get(name), exact):
                 yield Difference(step, name, wanted.get(name), got.get(name))
-        found.count(f"{event} records")
+        found.count(f"{event} records", bool(names))
     done = {(record["event"], record["step"]) for record in records}
-    for event, step in sorted(expected.keys() - done, key=lambda item: item[1]):
+    for event, step in sorted(expected.keys() - done, key=lambda item: _place(*item)):
         yield Difference(step, f"event {event}", "present", "absent")
     for step in range(1, last_step + 1):
         if ("step", step) not in expected:
             yield Difference(step, "event step", "absent", "absent")
+
+
+def _place(event: str, step: int) -> tuple[int, int]:
+    return step, _EVENTS.index(event)
 
 
 def _records(journal: Path) -> list[Record]:

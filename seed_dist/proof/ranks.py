@@ -1,4 +1,4 @@
-"""Starting the training command on several ranks, as the demo does with torchrun, or inside a SLURM allocation by srun."""
+"""Starting the training command on several ranks: by torchrun as the demo does, inside a SLURM allocation by srun."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from pathlib import Path
 
 from seed_dist.faults import VARIABLE
 
+Started = subprocess.Popen[bytes]
 _PORTS = count(15000 + os.getpid() % 9000)  # below Linux's own range; another for every start
 
 
-def start_training(arguments: Sequence[str], ranks: int, log: Path, fault: str = "", restarts: int = 0) -> Started:
-    """`python -m seed_dist.train ARGUMENTS` on so many ranks, with `fault` planned in all of them (`seed_dist.faults`).
-
-    torchrun starts all ranks again after one has ended with an error, `restarts` times at most.
+def start_training(arguments: Sequence[str], ranks: int, log: Path, fault: str = "") -> Started:
+    """`python -m seed_dist.train ARGUMENTS` on so many ranks, with `fault` planned in all of them (`seed_dist.faults`);
+    what it says is appended to `log`.
     """
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "WDS_SECURE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment |= {VARIABLE: fault}
-    if in_allocation():
-        launcher = ["srun", f"--ntasks={ranks}", "--kill-on-bad-exit=1", sys.executable]
-        environment |= _meeting_point()
-    else:
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-        launcher += [f"--max-restarts={restarts}"]
-    command = [*launcher, "-m", "seed_dist.train", *arguments]
-    with log.open("a") as file:
-        return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
+    if not in_allocation():
+        return start_by_torchrun(arguments, ranks, log, fault)
+    launcher = ["srun", f"--ntasks={ranks}", "--kill-on-bad-exit=1", sys.executable]
+    return _start([*launcher, "-m", "seed_dist.train", *arguments], log, {VARIABLE: fault, **_meeting_point()})
 
 
-Started = subprocess.Popen[bytes]
+def start_by_torchrun(arguments: Sequence[str], ranks: int, log: Path, fault: str = "", restarts: int = 0) -> Started:
+    """The same on this machine. After one rank has ended with an error, all are started again, `restarts` times at
+    most.
+    """
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command = [*launcher, f"--max-restarts={restarts}", "-m", "seed_dist.train", *arguments]
+    return _start(command, log, {VARIABLE: fault})
 
 
 def in_allocation() -> bool:
@@ -43,6 +42,12 @@ def in_allocation() -> bool:
 def ranks_here() -> int:
     """As many ranks as the allocation has tasks; 2 outside one."""
     return int(os.environ.get("SLURM_NTASKS", "1")) if in_allocation() else 2
+
+
+def _start(command: Sequence[str], log: Path, changes: dict[str, str]) -> Started:
+    quiet = {"HF_HUB_OFFLINE": "1", "WDS_SECURE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    with log.open("a") as file:
+        return subprocess.Popen(command, env={**os.environ, **quiet, **changes}, stdout=file, stderr=subprocess.STDOUT)
 
 
 def _meeting_point() -> dict[str, str]:

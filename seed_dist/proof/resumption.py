@@ -112,7 +112,7 @@ def _run(trial: Trial, name: str, parts: Sequence[Part]) -> Path:
     folder = workspace / trial.stage
     for number, part in enumerate(parts, 1):
         _LOG.info("%s, %s run, start %d of %d: %s", trial.stage, name, number, len(parts), part.described)
-        log = trial.folder / f"{name}.log"
+        log = trial.folder / f"{name}-{number}.log"
         process = start_training(trial.arguments(workspace), part.ranks, log, part.fault)
         try:
             code = _wait(process, folder / JOURNAL, trial.steps)
@@ -154,8 +154,14 @@ def _check_end(part: Part, code: int, journal: Path, steps: int, log: Path) -> N
         "term": code != 0 and is_stopped,
     }
     if not as_planned[action]:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-30:])
         raise ProofError(
             f"a start on {part.described} ended with exit code {code} at step {last_step(journal)} of {steps}, which "
-            f"was not the plan. The end of {log}:\n{tail}"
+            f"was not the plan. {log} says:\n{_cause(log)}"
         )
+
+
+def _cause(log: Path) -> str:
+    """The first error in a log; launchers write much behind it."""
+    lines = log.read_text(errors="replace").splitlines()
+    first = next((at for at, line in enumerate(lines) if line.startswith(("Traceback", "error:"))), len(lines) - 20)
+    return "\n".join(lines[max(0, first) :][:40])

@@ -29,15 +29,11 @@ class Trial:
     stage: StageName
     work: Path
     steps: int
+    save_every: int  # steps between two checkpoints
 
     @property
     def folder(self) -> Path:
         return self.work / PROOFS / self.stage
-
-    @property
-    def save_every(self) -> int:
-        """Steps between two checkpoints."""
-        return max(1, self.steps // 4)
 
     @property
     def settings(self) -> tuple[str, ...]:

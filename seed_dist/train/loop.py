@@ -28,7 +28,7 @@ def train(run: Run, last_step: int) -> Outcome:
     # The reader starts here and not earlier, because only now the position is known.
     steps = steps_ahead(run, last_step)
     began_s = time.monotonic()
-    for micro_batches in steps:
+    for micro_batches, digest in steps:
         data_wait_s = time.monotonic() - began_s
         seed_everything(run.seed, state.step, comm.rank)
         outputs = []
@@ -48,7 +48,7 @@ def train(run: Run, last_step: int) -> Outcome:
             count_skip(run, outputs)
         if is_last or state.step % training.log_every == 0:
             timing = {"step_s": time.monotonic() - began_s, "data_wait_s": data_wait_s}
-            log_step(run, micro_batches, outputs, {"lr": lr, "grad_norm": result.grad_norm, **timing})
+            log_step(run, digest, outputs, {"lr": lr, "grad_norm": result.grad_norm, **timing})
         if state.step % training.validate_every == 0 or state.step == training.steps:
             validate(run)
         is_stopping = comm.agree(bool(run.stop)) and not is_last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from seed_dist.dist.comm import Comm
 from seed_dist.order import digest
 from seed_dist.train.run import Run
 
-SAMPLES = "samples"
 _MAX_SLOTS = 4  # steps in memory: one in use, the others read ahead
 _SLOT_BYTES = 1 << 30  # of all of them, unless two steps are more already
 # Of the time-out of collectives: the other ranks wait while one rank's reader hangs, three times at most.
@@ -22,8 +22,15 @@ _TIMEOUT_SHARE = 0.1
 _MAX_ANNOUNCED = 512  # steps; a window of the order may be longer where samples are small, but then a few steps do
 
 
-def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
-    """This rank's micro-batches of the steps from `run.state` on. Tensors are valid until the next step is asked for:
+class StepData(NamedTuple):
+    """What this rank trains on in one step."""
+
+    micro_batches: list[dict[str, Tensor]]
+    digest: int  # of the samples that they were made of, see `seed_dist.order.digest`
+
+
+def steps_ahead(run: Run, last_step: int) -> Iterator[StepData]:
+    """This rank's data of the steps from `run.state` on. Tensors are valid until the next step is asked for:
     by then the optimizer step, which waits for the device, has seen to it that no copy to it is under way.
     """
     train = run.stage.data.train
@@ -32,7 +39,7 @@ def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
     count = min(_MAX_SLOTS, max(2, _SLOT_BYTES // step_bytes))
     announce = _Announcer(run, last_step)
 
-    def make(step: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
+    def make(step: int, slot: list[Buffers]) -> StepData:
         announce(step)
         return read_step(run, step, slot)
 
@@ -45,22 +52,19 @@ def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
     return prefetched(work, run.state.step, last_step)
 
 
-def read_step(run: Run, step: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
-    """This rank's micro-batches of a step, a function of the step number; the stored features lie in `slot`.
+def read_step(run: Run, step: int, slot: list[Buffers]) -> StepData:
+    """This rank's data of a step, a function of the step number; the stored features lie in `slot`."""
+    parts = run.order.micro_batches(step)
+    batches = [run.stage.make_batch(ids, step, buffers) for ids, buffers in zip(parts, slot, strict=True)]
+    return StepData(batches, digest(parts))
 
-    Each says of which samples it was made: `SAMPLES` int64 [B].
+
+def samples_digest(own: int, comm: Comm) -> str:
+    """16 hex digits for the samples of all ranks together, from the digests that came with their data: they tell what
+    was trained on, not what should have been.
     """
-    parts = zip(run.order.micro_batches(step), slot, strict=True)
-    return [run.stage.make_batch(ids, step, buffers) | {SAMPLES: torch.from_numpy(ids)} for ids, buffers in parts]
-
-
-def samples_digest(batches: list[dict[str, Tensor]], comm: Comm) -> str:
-    """16 hex digits for the samples of all ranks' micro-batches of a step, see `seed_dist.order.digest`. It is made of
-    what came with the batches, so it tells what was trained on, not what should have been.
-    """
-    own = np.array([digest([batch[SAMPLES].numpy() for batch in batches])], np.uint64)
-    total = comm.sum(torch.from_numpy(own.view(np.int64)))  # wraps, as the digest does
-    return f"{int(total) % 2**64:016x}"
+    words = torch.from_numpy(np.array([own], np.uint64).view(np.int64))
+    return f"{int(comm.sum(words)) % 2**64:016x}"  # the sum wraps, as the digest does
 
 
 class _Announcer:
