@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seed_dist.cli import run_command
-from seed_dist.config import load_recipe
+from seed_dist.config import StageName, load_recipe
 from seed_dist.errors import ConfigError, SeedDistError
 from seed_dist.fsio import folder_lock
 from seed_dist.obs.log import get_logger
@@ -37,8 +37,10 @@ from seed_dist.proof.drilling import Check, Drill
 from seed_dist.proof.jobs import Job, LocalJob, Shape, SlurmJob
 from seed_dist.proof.trial import Trial
 
-_RECIPE, _STAGE = "glyphs", "causal_qformer"
-_SAVE_EVERY, _BATCH = 50, 16
+_RECIPE = "glyphs"
+_STAGE: StageName = "causal_qformer"
+_SAVE_EVERY, _BATCH = 15, 16
+_LEAST_STEPS = 100  # the disturbances need some, and some must come after them
 
 
 class DrillError(SeedDistError):
@@ -122,8 +124,8 @@ def _shape(args: argparse.Namespace) -> Shape:
         problems.append(f"--nodes {shape.nodes} and --ranks-per-node {shape.ranks_per_node}: a drill needs 2 ranks")
     if local and shape.nodes > 1:
         problems.append(f"--nodes {shape.nodes} with --on local; this machine is one node, use --on slurm for more")
-    if args.steps < 4 * _SAVE_EVERY:
-        problems.append(f"--steps is {args.steps}; two disturbances need at least {4 * _SAVE_EVERY}")
+    if args.steps < _LEAST_STEPS:
+        problems.append(f"--steps is {args.steps}; two disturbances need at least {_LEAST_STEPS}")
     if problems:
         raise ConfigError(problems)
     return shape

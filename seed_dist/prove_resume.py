@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 from seed_dist.cli import run_command
 from seed_dist.config import STAGES, StageName, load_recipe
@@ -43,7 +44,7 @@ def main() -> None:
     recipe = load_recipe(args.recipe, args.set)
     if args.steps < LEAST_STEPS:
         raise ConfigError([f"--steps is {args.steps}; a kill, a stop and checkpoints need at least {LEAST_STEPS}"])
-    stages: list[StageName] = args.stage or [name for name in STAGES if _has_features(args, name)]
+    stages: list[StageName] = args.stage or [name for name in get_args(StageName) if _has_features(args, name)]
     if args.draw:
         stages = args.stage or ["causal_qformer"]
         for stage in stages:
@@ -123,12 +124,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="workspace folder with the features of the stages")
     parser.add_argument("--stage", nargs="+", choices=STAGES, help="default: every stage that has features there")
     parser.add_argument("--ranks", metavar="A,B,...",
-        help="ranks of the proof, and further world sizes to resume on (default: 2, or the allocation's tasks)")  # fmt: skip
+        help="ranks, and further world sizes to resume on (default: 2, or the allocation's tasks)")  # fmt: skip
     parser.add_argument("--steps", type=int, default=12, help="steps of each run (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="where it is killed and stopped (default %(default)s)")
     parser.add_argument("--small", action="store_true", help="a smaller model and batch: the same code, sooner")
     parser.add_argument("--draw", action="store_true",
-        help="first make WORK from drawn scenes, small; stages before the one that is proved are trained for 20 steps")  # fmt: skip
+        help="first make WORK from a few drawn scenes; earlier stages are trained for 20 steps")  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", help="change a recipe value"
     )

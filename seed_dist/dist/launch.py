@@ -93,8 +93,11 @@ def _meeting_point(world: World, rendezvous: str | None, timeout_s: float) -> tu
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None, "env://"
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, world.size, is_master=False, timeout=timedelta(seconds=timeout_s))
-    return dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store), None
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        address, port, world.size, is_master=False, timeout=timedelta(seconds=timeout_s)
+    )
+    attempt = f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return dist.PrefixStore(attempt, store), None  # type: ignore[attr-defined]
 
 
 def _prefer_loopback(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Two runs of one configuration compared, step by step and then bit by bit: what is equal, and where they first part."""
+"""Two runs of one configuration compared, step by step and bit by bit: what is equal, and where they first part."""
 
 from __future__ import annotations
 

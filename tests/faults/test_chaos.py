@@ -178,6 +178,7 @@ def shard_is_cut(chaos: Chaos, step: int, rank: int) -> list[int]:
 
 def mlflow_is_broken(chaos: Chaos, step: int, rank: int) -> list[int]:
     """O1: its database is garbage while it is copied to live; then the rank dies."""
+    chaos.run.mkdir(exist_ok=True)
     (chaos.run / "mlflow.db").write_bytes(b"garbage" * 1000)
     codes = chaos.attempt(f"train.before_step:{rank}:{step}:kill", mlflow="live")
     (chaos.run / "mlflow.db").unlink(missing_ok=True)
