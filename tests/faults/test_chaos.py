@@ -26,13 +26,12 @@ from seed_dist.proof.comparison import compare_runs
 from seed_dist.train.data import open_data
 from seed_dist.train.state import derived_seed
 from tests.features import tiny_workspace
-from tests.harness import finish, start_module_ranks
+from tests.harness import TIMEOUT_S, finish, start_module_ranks
 
 pytestmark = [pytest.mark.multirank, pytest.mark.slow]
 RANKS, SAVE_EVERY, SAMPLES, GLOBAL_BATCH = 4, 10, 90, 8
-COLLECTIVE_TIMEOUT_S = 8.0
-GRACE_S = 12.0  # for the others after one has ended: longer than a collective waits for one that is silent
-ATTEMPT_S = 120.0
+COLLECTIVE_TIMEOUT_S = TIMEOUT_S / 16  # ranks must have started within it: a machine that is busy needs more
+GRACE_S = COLLECTIVE_TIMEOUT_S + 4.0  # for the others after one has ended
 SAVE_POINTS = ("begun", "file_written", "files_written", "manifest_written", "renamed", "pruning")
 STEP_POINTS = ("before_step", "before_advance")
 
@@ -46,6 +45,7 @@ class Chaos:
     steps: int
     ahead: tuple[int, int]  # steps from one fault to the next
     rng: random.Random = field(default_factory=lambda: random.Random(20))
+    said: str = ""  # in the last attempt
     kinds: list[str] = field(default_factory=list)  # still to come before any comes again
 
     @property
@@ -82,7 +82,7 @@ class Chaos:
         began_s, ended_s = time.monotonic(), None
         while any(process.poll() is None for process in processes):
             now = time.monotonic()
-            assert now - began_s < ATTEMPT_S, f"still running: {fault} {outside}"
+            assert now - began_s < TIMEOUT_S, f"still running: {fault} {outside}"
             if outside is not None and self.step >= outside[1]:
                 processes[outside[0]].send_signal(outside[2])
                 outside = None
@@ -92,7 +92,9 @@ class Chaos:
                 for process in processes:
                     process.kill()
             time.sleep(0.02)
-        return [code for code, _ in finish(processes)]
+        done = finish(processes)
+        self.said = "\n".join(text[-2000:] for _, text in done)
+        return [code for code, _ in done]
 
     def disturb(self) -> None:
         """One attempt with one fault. Each kind of fault comes once before any comes again."""
@@ -226,7 +228,7 @@ def carry_out(tmp_path: Path, steps: int, ahead: tuple[int, int]) -> int:
     twin, chaos = (
         Chaos(tmp_path / name, workspace(tmp_path / name, steps), steps, ahead) for name in ("twin", "chaos")
     )
-    assert twin.attempt() == [0] * RANKS
+    assert twin.attempt() == [0] * RANKS, twin.said
     began_s, disturbed = time.monotonic(), 0
     while chaos.step < steps - ahead[0] and not chaos.is_finished:
         chaos.disturb()
@@ -235,7 +237,7 @@ def carry_out(tmp_path: Path, steps: int, ahead: tuple[int, int]) -> int:
         if chaos.is_finished or chaos.attempt() == [0] * RANKS:
             break
     wall_s = time.monotonic() - began_s
-    assert chaos.is_finished
+    assert chaos.is_finished, chaos.said
     found = compare_runs(twin.run, chaos.run, steps, same_world=True)
     assert found.difference is None, str(found.difference)
     assert found.counts["tensors"] > 100
@@ -246,7 +248,7 @@ def carry_out(tmp_path: Path, steps: int, ahead: tuple[int, int]) -> int:
     return disturbed
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(8 * TIMEOUT_S)
 def test_a_minute_of_chaos_ends_like_the_undisturbed_run(tmp_path: Path) -> None:
     assert carry_out(tmp_path, steps=50, ahead=(5, 15)) >= 3
 
