@@ -169,7 +169,7 @@ def bare_loop(recipe: Recipe, work: Path, comm: Comm, optimizer_of: Callable[...
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(training, step)
             loss, _ = stage(batch)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()
             if training.clip_norm:
                 torch.nn.utils.clip_grad_norm_(stage.parameters(), training.clip_norm)

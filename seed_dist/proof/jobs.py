@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ class SlurmJob:
         asked = [f"--nodes={shape.nodes}", f"--ntasks-per-node={shape.ranks_per_node}", "--cpus-per-task=1"]
         asked += [f"--gpus-per-node={shape.gpus_per_node}", "--time=20", "--job-name=seed-drill", f"--output={log}"]
         command = ["sbatch", "--parsable", *asked, *shape.options, "slurm/lora.sbatch", *arguments]
-        self.number = _run(command, RECIPE=recipe, WORK=str(work)).split(";")[0].strip()
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the job has this Python too
+        self.number = _run(command, RECIPE=recipe, WORK=str(work), PATH=path).split(";")[0].strip()
 
     def state(self) -> str:
         return self._shown("JobState")
