@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,9 +68,23 @@ def open_comm(world: World, timeout_s: float, rendezvous: str | None = None) -> 
     )
     comm = ProcessGroupComm(device)
     comm.barrier()  # connections are made now, where a missing rank is a clear failure and not a hang in the first step
-    yield comm
+    with _new_groups_time_out(timedelta(seconds=timeout_s)):
+        yield comm
     comm.barrier()  # nobody leaves while others still talk to it
     dist.destroy_process_group()
+
+
+@contextmanager
+def _new_groups_time_out(timeout: timedelta) -> Iterator[None]:
+    """Groups that a library makes would have torch's own time-out of half an hour, not the world's. DeepSpeed makes one
+    of all ranks and reduces its gradients in it, so that a rank that hangs would hold up the others for so long.
+    """
+    original = dist.new_group
+    dist.new_group = partial(original, timeout=timeout)
+    try:
+        yield
+    finally:
+        dist.new_group = original
 
 
 def _meeting_point(world: World, rendezvous: str | None, timeout_s: float) -> tuple[Any, str | None]:

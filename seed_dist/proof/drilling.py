@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from seed_dist.errors import SeedDistError
 from seed_dist.obs.journal import JOURNAL, Record, parse_journal
 from seed_dist.proof.comparison import compare_runs
 from seed_dist.proof.jobs import Job
@@ -92,15 +93,18 @@ class Drill:
         return self.note("goes on at the same step", start["step"] == stop["step"], seen, mend)
 
     def _survives_a_kill(self, rank: int) -> bool:
-        killed_after = self._step
-        self.job.kill_rank(rank)
+        name, killed_after = "a killed rank brings the job back", self._step
+        try:
+            self.job.kill_rank(rank)
+        except SeedDistError as error:
+            return self.note(name, False, str(error), "The batch system did not let it be killed; so nothing was seen.")
         back = self._wait("the job to come back", lambda: len(self._events("start")) > 2)
         mend = (
             "A job with a dead rank did not come back. If it ended, submit the same command again: it goes on from the "
             "newest checkpoint. If it hangs, use srun --kill-on-bad-exit=1 and a shorter engine.collective_timeout_s."
         )
         seen = f"rank {rank} killed after step {killed_after}, {self._where()}"
-        if not self.note("a killed rank brings the job back", back, seen, mend):
+        if not self.note(name, back, seen, mend):
             return False
         saved = max(record["step"] for record in self._events("checkpoint"))
         step = self._events("start")[2]["step"]

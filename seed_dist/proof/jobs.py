@@ -110,7 +110,7 @@ class SlurmJob:
     def kill_rank(self, rank: int) -> None:
         """On whichever node it is: SLURM there knows which process is which task."""
         find = f"scontrol listpids {self.number} | awk '$5 == {rank} {{print $1}}'"
-        is_training = f"tr '\\0' ' ' </proc/$pid/cmdline | grep -q {TRAINING}"
+        is_training = f"tr '\\0' '\\n' </proc/$pid/cmdline | grep -qx {TRAINING}"  # a word of its own: not this script
         kill = f"for pid in $({find}); do if {is_training}; then kill -9 $pid; fi; done"
         where = ["srun", f"--jobid={self.number}", "--overlap", f"--nodes={self._shape.nodes}"]
         _run([*where, f"--ntasks={self._shape.nodes}", "--ntasks-per-node=1", "bash", "-c", kill])
