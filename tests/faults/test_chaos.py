@@ -29,7 +29,7 @@ from tests.features import tiny_workspace
 from tests.harness import TIMEOUT_S, finish, start_module_ranks
 
 pytestmark = [pytest.mark.multirank, pytest.mark.slow]
-RANKS, SAVE_EVERY, SAMPLES, GLOBAL_BATCH = 4, 10, 90, 8
+RANKS, SAVE_EVERY, SAMPLES, GLOBAL_BATCH = 4, 5, 90, 8
 COLLECTIVE_TIMEOUT_S = TIMEOUT_S / 16  # ranks must have started within it: a machine that is busy needs more
 GRACE_S = COLLECTIVE_TIMEOUT_S + 4.0  # for the others after one has ended
 SAVE_POINTS = ("begun", "file_written", "files_written", "manifest_written", "renamed", "pruning")
@@ -44,7 +44,7 @@ class Chaos:
     overrides: tuple[str, ...]
     steps: int
     ahead: tuple[int, int]  # steps from one fault to the next
-    rng: random.Random = field(default_factory=lambda: random.Random(20))
+    rng: random.Random = field(default_factory=lambda: random.Random(4146))
     said: str = ""  # in the last attempt
     kinds: list[str] = field(default_factory=list)  # still to come before any comes again
 
