@@ -67,7 +67,7 @@ def world(comm: Comm, work: Path, overrides: tuple[str, ...], sleep_s: float, st
 
     CodebookStage.forward = sleeping  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as scratch:
-        return our_loop(recipe, work, comm, Path(comm.broadcast_object(scratch)))(steps + 1)
+        return our_loop(recipe, work, comm, Path(comm.broadcast_object(scratch)))(steps + 1)[:, 0].tolist()
 
 
 if __name__ == "__main__":
