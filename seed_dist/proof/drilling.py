@@ -112,10 +112,10 @@ class Drill:
         mend = "Checkpoints were passed over as damaged: the log names them and what is wrong with them."
         return self.note("loses no checkpoint", step <= saved and step >= self._saved_before(2), seen, mend)
 
-    def ends(self) -> bool:
+    def ends(self, name: str = "finishes") -> bool:
         """Wait for the last step of the job, whatever happens to it."""
         done = self._wait("the end", lambda: bool(self._events("finished")) and self.job.is_over())
-        return self.note("finishes", done and self._step == self.last_step, self._where(), "Look at the job's log.")
+        return self.note(name, done and self._step == self.last_step, self._where(), "Look at the job's log.")
 
     def _saved_before(self, start: int) -> int:
         """The newest checkpoint that the journal knew of when start number `start` (from 0) was written."""

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,8 @@ from seed_dist.proof.ranks import Started, start_by_torchrun
 TRAINING = "seed_dist.train"
 _RESTARTS = 4  # more than a drill needs, so that one too many is seen
 # In the states before RUNNING a job may wait; after the others it does not come back by itself.
-_LIVING = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED", "RESIZING")
+_LIVING = ("UNKNOWN", "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED")
+_ASK_EVERY_S = 2.0  # many may be asking SLURM's controller
 
 
 class Job(Protocol):
@@ -96,10 +98,18 @@ class SlurmJob:
         asked += [f"--gpus-per-node={shape.gpus_per_node}", "--time=20", "--job-name=seed-drill", f"--output={log}"]
         command = ["sbatch", "--parsable", *asked, *shape.options, "slurm/lora.sbatch", *arguments]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the job has this Python too
+        self._state, self._asked_s = "PENDING", -_ASK_EVERY_S
         self.number = _run(command, RECIPE=recipe, WORK=str(work), PATH=path).split(";")[0].strip()
 
     def state(self) -> str:
-        return self._shown("JobState")
+        """GONE when SLURM has forgotten it, UNKNOWN while the controller does not answer."""
+        if time.monotonic() - self._asked_s > _ASK_EVERY_S:
+            self._asked_s = time.monotonic()
+            command = ["scontrol", "show", "job", "-o", self.number]
+            shown = subprocess.run(command, capture_output=True, text=True, check=False)
+            found = re.search(r"\bJobState=(\S+)", shown.stdout)
+            self._state = found[1] if found else "GONE" if "Invalid job id" in shown.stderr else "UNKNOWN"
+        return self._state
 
     def is_over(self) -> bool:
         return self.state() not in _LIVING
@@ -118,14 +128,6 @@ class SlurmJob:
     def cancel(self) -> None:
         if not self.is_over():
             _run(["scancel", self.number])
-
-    def _shown(self, name: str) -> str:
-        """A field of SLURM's record of the job; UNKNOWN when it has forgotten it."""
-        shown = subprocess.run(
-            ["scontrol", "show", "job", "-o", self.number], capture_output=True, text=True, check=False
-        )
-        found = re.search(rf"\b{name}=(\S+)", shown.stdout)
-        return found[1] if found else "UNKNOWN"
 
 
 def _run(command: Sequence[str], **environment: str) -> str:

@@ -21,6 +21,7 @@ def test_a_local_training_comes_through(root: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     kept = json.loads((tmp_path / "drill.json").read_text())
     assert [check["name"] for check in kept["checks"] if check["passed"]] == [
+        "an undisturbed twin finishes",
         "starts and trains",
         "SIGUSR1 makes all ranks save",
         "goes back into the queue",
@@ -31,7 +32,7 @@ def test_a_local_training_comes_through(root: Path, tmp_path: Path) -> None:
         "finishes",
         "equals its undisturbed twin",
     ]
-    assert done.stdout.count("PASS  ") == 9
+    assert done.stdout.count("PASS  ") == 10
     starts = [line for line in (tmp_path / "proofs/causal_qformer/disturbed/causal_qformer/journal.jsonl").open()
               if '"event": "start"' in line]  # fmt: skip
     assert len(starts) == 3
