@@ -63,6 +63,7 @@ def validate(run: Run) -> None:
 def save(run: Run, is_last_chance: bool) -> None:
     """A checkpoint. When a disk refuses it, training goes on with the earlier ones unless nothing would follow."""
     began_s = time.monotonic()
+    run.journal.sync()  # lines of steps that no later attempt does again must not be lost
     try:
         path = save_checkpoint(run.checkpoints, run.engine, run.state.as_dict(), run.training.keep_checkpoints)
     except (SeedDistError, OSError) as error:
