@@ -61,3 +61,20 @@ def test_a_save_that_fails_is_tried_again_later_unless_it_was_the_last_chance(
         events.save(run, is_last_chance=True)
     run.journal.close()
     assert [record["event"] for record in read_journal(tmp_path / JOURNAL)] == ["checkpoint_failed"] * 2
+
+
+def test_the_journal_is_on_the_disk_before_the_checkpoint(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill behind the checkpoint and before the next line would lose steps that nobody does again."""
+    run.journal.sync()
+    run.journal.write("step", 1, loss=2.0)
+    seen = []
+
+    def look(*_: object) -> Path:
+        seen.extend(record["step"] for record in read_journal(tmp_path / JOURNAL) if record["event"] == "step")
+        return tmp_path / "step_00000001"
+
+    monkeypatch.setattr(events, "save_checkpoint", look)
+    events.save(run, is_last_chance=False)
+    assert seen == [1]
