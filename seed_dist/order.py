@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,6 +40,7 @@ _CHUNK = 1 << 13  # positions whose samples are found at once
 # Four rounds with a pseudo-random round function already make a strong pseudo-random permutation (Luby and Rackoff
 # 1988); the halves of small data sets have few bits, so two more are spent.
 _ROUNDS = 6
+_DIGEST_SHIFT = 48  # no data set has so many bits of samples, and no step more micro-batches than the rest counts
 
 
 def block_samples(sample_bytes: int) -> int:
@@ -141,6 +143,17 @@ def rank_slice(ids: Ids, rank: int, size: int) -> Ids:
 def rank_rows(rows: int, size: int) -> tuple[int, ...]:
     """How many of so many samples each rank takes."""
     return tuple(rows * (rank + 1) // size - rows * rank // size for rank in range(size))
+
+
+def digest(parts: Sequence[Ids]) -> int:
+    """A number below 2^64 that tells which samples are in which micro-batch of a step.
+
+    Of parts of micro-batches, as the ranks take them, it is the whole's when summed over the ranks modulo 2^64: so it
+    does not depend on their number, nor on the order inside a micro-batch, which is that of the disk.
+    """
+    places = (np.uint64(number << _DIGEST_SHIFT) for number in range(len(parts)))
+    words = (_mixed(ids.astype(np.uint64) + place) for ids, place in zip(parts, places, strict=True))
+    return sum(int(part.sum(dtype=np.uint64)) for part in words) % 2**64
 
 
 def permute(places: Ids, samples: int, *key: int) -> Ids:

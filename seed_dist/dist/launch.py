@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def open_comm(world: World, timeout_s: float, rendezvous: str | None = None) -> 
     _describe_world_for_deepspeed(world, device)
     # One group with two backends: gloo carries flags and objects on the host, NCCL the GPU's tensors.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store, init_method = _meeting_point(world, rendezvous or os.environ.get(RENDEZVOUS_VARIABLE))
+    store, init_method = _meeting_point(world, rendezvous or os.environ.get(RENDEZVOUS_VARIABLE), timeout_s)
     dist.init_process_group(
         backend,
         store=store,
@@ -79,13 +80,31 @@ def open_comm(world: World, timeout_s: float, rendezvous: str | None = None) -> 
     )
     comm = ProcessGroupComm(device)
     comm.barrier()  # connections are made now, where a missing rank is a clear failure and not a hang in the first step
-    yield comm
+    with _new_groups_time_out(timedelta(seconds=timeout_s)):
+        yield comm
     comm.barrier()  # nobody leaves while others still talk to it
     dist.destroy_process_group()
 
 
-def _meeting_point(world: World, rendezvous: str | None) -> tuple[Any, str | None]:
-    """A store or an address, one of the two; a single process needs neither a port nor a file."""
+@contextmanager
+def _new_groups_time_out(timeout: timedelta) -> Iterator[None]:
+    """Groups that a library makes would have torch's own time-out of half an hour, not the world's. DeepSpeed makes one
+    of all ranks and reduces its gradients in it, so that a rank that hangs would hold up the others for so long.
+    """
+    original = dist.new_group
+    dist.new_group = partial(original, timeout=timeout)
+    try:
+        yield
+    finally:
+        dist.new_group = original
+
+
+def _meeting_point(world: World, rendezvous: str | None, timeout_s: float) -> tuple[Any, str | None]:
+    """A store or an address, one of the two; a single process needs neither a port nor a file.
+
+    torchrun keeps one store through all its restarts, and torch 2.13 looks into it as it is: the ranks would call at
+    the addresses of those that died, and wait. So every attempt has keys of its own.
+    """
     if rendezvous:
         return None, rendezvous
     if world.size == 1:
@@ -98,7 +117,14 @@ def _meeting_point(world: World, rendezvous: str | None) -> tuple[Any, str | Non
                 "them, under srun export the first node's name and a free port in the batch script"
             ]
         )
-    return None, "env://"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None, "env://"
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        address, port, world.size, is_master=False, timeout=timedelta(seconds=timeout_s)
+    )
+    attempt = f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return dist.PrefixStore(attempt, store), None  # type: ignore[attr-defined]
 
 
 def _prefer_loopback(world: World) -> None:

@@ -2,16 +2,16 @@
 
     {"event": "start",      "step": 400, "world_size": 2, "time_s": ...}     an attempt begins after that many steps
     {"event": "data",       "step": 400, "splits": {"train": {"samples": 20000, "share": 1.0, "passes": 6.4}}}
-    {"event": "step",       "step": 401, "loss": 2.31, "lr": 0.001, "grad_norm": 0.8, "step_s": 0.1, ...}
+    {"event": "step",       "step": 401, "samples_digest": "8e2d...", "loss": 2.31, "lr": 0.001, "step_s": 0.1, ...}
     {"event": "validation", "step": 500, "i2t_r1": 0.41, ...}
     {"event": "checkpoint", "step": 500, "path": "step_00000500", "blocked_s": 0.01, ...}        complete on the disk
     {"event": "skipped",    "step": 512, ...}                                gradients were not finite: nothing changed
     {"event": "rollback",   "step": 500, "spike_step": 620, ...}             to the state after 500 steps
     {"event": "stop",       "step": 700, "reason": "SIGTERM"}   {"event": "finished", "step": 1000}
 
-Units stand in the names; `time_s` is seconds since 1970. Lines are flushed to the disk about once per second and at
-every event other than a step. A resumed attempt may repeat steps, and one that went back does: readers let the later
-ones replace them.
+Units stand in the names; `time_s` is seconds since 1970. `samples_digest` tells which samples a step took
+(`seed_dist.order.digest`). Lines are flushed to the disk about once per second and at every event other than a step. A
+resumed attempt may repeat steps, and one that went back does: readers let the later ones replace them.
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ def _parse(line: str) -> Record | None:
 
 
 def _plain(value: Any) -> Any:
-    """Floats to 7 significant digits, which is what fp32 holds."""
+    """Floats to 9 significant digits, which tell any two fp32 numbers apart."""
     if not isinstance(value, float):
         return value
-    return float(f"{value:.7g}") if math.isfinite(value) else None
+    return float(f"{value:.9g}") if math.isfinite(value) else None
 
 
 def _end_torn_line(path: Path) -> None:

@@ -14,19 +14,21 @@ from seed_dist.errors import TrainingError
 from seed_dist.train.nonfinite import find_nonfinite
 from seed_dist.train.run import Run
 from seed_dist.train.saving import save
+from seed_dist.train.steps import samples_digest
 
 _LOG = logging.getLogger("seed_dist")
 
 
-def log_step(run: Run, outputs: list[dict[str, Tensor]], values: dict[str, float]) -> None:
+def log_step(run: Run, digest: int, outputs: list[dict[str, Tensor]], values: dict[str, float]) -> None:
     """One journal line and the progress line. `outputs`: loss and metrics per micro-batch; ranks are averaged in one
-    go.
+    go. `digest`: of this rank's samples.
     """
     local = torch.stack([torch.stack([part[name].float() for part in outputs]).mean() for name in outputs[0]])
     means = dict(zip(outputs[0], run.engine.comm.mean(local).tolist(), strict=True))
     rate = {"samples_per_s": run.training.global_batch / values["step_s"]}
     scale = {"loss_scale": run.engine.loss_scale} if run.engine.dtype == torch.float16 else {}
-    run.journal.write("step", run.state.step, **means, **values, **rate, **scale, **run.stage.running_metrics())
+    told = {"samples_digest": samples_digest(digest, run.engine.comm)}
+    run.journal.write("step", run.state.step, **told, **means, **values, **rate, **scale, **run.stage.running_metrics())
     run.progress.update(run.state.step, means["loss"], rate["samples_per_s"])
     _tell_alarm(run)
 

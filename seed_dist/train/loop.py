@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterable
 from contextlib import closing
 
-from torch import Tensor
-
 from seed_dist.faults import fault_point
 from seed_dist.train.boundary import mean_loss, meet
 from seed_dist.train.events import count_skip, log_step, validate
@@ -23,7 +21,7 @@ from seed_dist.train.saving import save, settle
 from seed_dist.train.schedule import learning_rate
 from seed_dist.train.spikes import is_spike, roll_back
 from seed_dist.train.state import seed_everything
-from seed_dist.train.steps import steps_ahead
+from seed_dist.train.steps import StepData, steps_ahead
 
 
 def train(run: Run, last_step: int) -> Outcome:
@@ -42,11 +40,11 @@ def train(run: Run, last_step: int) -> Outcome:
             return outcome
 
 
-def _train(run: Run, last_step: int, steps: Iterable[list[dict[str, Tensor]]]) -> Outcome | None:
+def _train(run: Run, last_step: int, steps: Iterable[StepData]) -> Outcome | None:
     """None when training went back, so that other steps are to be read."""
     engine, comm, state, training = run.engine, run.engine.comm, run.state, run.training
     began_s = time.monotonic()
-    for micro_batches in steps:
+    for micro_batches, digest in steps:
         data_wait_s = time.monotonic() - began_s
         seed_everything(run.seed, state.step, comm.rank)
         outputs = []
@@ -70,7 +68,7 @@ def _train(run: Run, last_step: int, steps: Iterable[list[dict[str, Tensor]]]) -
             count_skip(run, outputs, micro_batches, result.at_scale_floor)
         if is_last or state.step % training.log_every == 0:
             timing = {"step_s": time.monotonic() - began_s, "data_wait_s": data_wait_s}
-            log_step(run, outputs, {"lr": lr, "grad_norm": result.grad_norm, **timing})
+            log_step(run, digest, outputs, {"lr": lr, "grad_norm": result.grad_norm, **timing})
         if state.step % training.validate_every == 0 or state.step == training.steps:
             validate(run)
         if result.applied and is_spike(state, boundary.loss, training) and roll_back(run):

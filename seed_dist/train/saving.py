@@ -42,6 +42,7 @@ def save(run: Run, is_last_chance: bool) -> None:
                 f"{run.saver.folder}; the same command goes on from the newest checkpoint there."
             )
         return
+    run.journal.sync()  # lines of steps that no later attempt does again must not be lost
     run.saver.begin(run.state.as_dict())
     if waited_s > 1.0:
         run.journal.write("checkpoint_waited", run.state.step, waited_s=waited_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from seed_dist.data.prefetch import READERS, Work, prefetched
 from seed_dist.data.reader import Buffers
+from seed_dist.dist.comm import Comm
+from seed_dist.order import digest
 from seed_dist.train.run import Run
 
 _MAX_SLOTS = 4  # steps in memory: one in use, the others read ahead
@@ -20,8 +23,15 @@ _TIMEOUT_SHARE = 0.1
 _MAX_ANNOUNCED = 512  # steps; a window of the order may be longer where samples are small, but then a few steps do
 
 
-def steps_ahead(run: Run, last_step: int) -> Generator[list[dict[str, Tensor]], None, None]:
-    """This rank's micro-batches of the steps from `run.state` on, until `last_step` are done.
+class StepData(NamedTuple):
+    """What this rank trains on in one step."""
+
+    micro_batches: list[dict[str, Tensor]]
+    digest: int  # of the samples that they were made of, see `seed_dist.order.digest`
+
+
+def steps_ahead(run: Run, last_step: int) -> Generator[StepData, None, None]:
+    """This rank's data of the steps from `run.state` on, until `last_step` are done.
 
     Tensors are valid until the next step is asked for: by then the optimizer step, which waits for the device, has seen
     to it that no copy to it is under way.
@@ -32,7 +42,7 @@ def steps_ahead(run: Run, last_step: int) -> Generator[list[dict[str, Tensor]], 
     count = min(_MAX_SLOTS, max(READERS, _SLOT_BYTES // step_bytes)) // READERS
     announce = _Announcer(run, last_step)
 
-    def make(number: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
+    def make(number: int, slot: list[Buffers]) -> StepData:
         announce(number)
         return read_batch(run, number, slot)
 
@@ -45,10 +55,19 @@ def steps_ahead(run: Run, last_step: int) -> Generator[list[dict[str, Tensor]], 
     return prefetched(work, run.state.batch, last_step + run.state.batch_offset)
 
 
-def read_batch(run: Run, number: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
-    """This rank's micro-batches of a global batch, a function of its number; the stored features lie in `slot`."""
-    parts = zip(run.order.micro_batches(number), slot, strict=True)
-    return [run.stage.make_batch(ids, number, buffers) for ids, buffers in parts]
+def read_batch(run: Run, number: int, slot: list[Buffers]) -> StepData:
+    """This rank's data of a global batch, a function of its number; the stored features lie in `slot`."""
+    parts = run.order.micro_batches(number)
+    batches = [run.stage.make_batch(ids, number, buffers) for ids, buffers in zip(parts, slot, strict=True)]
+    return StepData(batches, digest(parts))
+
+
+def samples_digest(own: int, comm: Comm) -> str:
+    """16 hex digits for the samples of all ranks together, from the digests that came with their data: they tell what
+    was trained on, not what should have been.
+    """
+    words = torch.from_numpy(np.array([own], np.uint64).view(np.int64))
+    return f"{int(comm.sum(words)) % 2**64:016x}"  # the sum wraps, as the digest does
 
 
 class _Announcer:

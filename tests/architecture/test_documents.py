@@ -111,6 +111,8 @@ def test_modules_and_options_exist() -> None:
         "seed_dist.assets",
         "seed_dist.tokenize",
         "seed_dist.plan",
+        "seed_dist.prove_resume",
+        "seed_dist.drill",
         "launchers/submit.py",
     ],
 )

@@ -13,7 +13,7 @@ from tests.architecture.sources import Source, imports, project_files, sources
 # Commands speak on standard output; everything else returns values, raises or logs.
 # (What the training of the frozen backbones prints is the log that ships with their weights.)
 MAY_PRINT = ("seed_dist/cli.py", "seed_dist/demo", "seed_dist/glyphs/pretrain/", "data_prep/", "launchers/")
-# The environment comes in here and is passed on as arguments. (The demo hands it to the commands that it starts.)
+# The environment comes in here and is passed on as arguments. (Demo and proofs hand it to what they start.)
 MAY_READ_ENVIRONMENT = (
     "seed_dist/topology.py",
     "seed_dist/faults.py",
@@ -21,6 +21,7 @@ MAY_READ_ENVIRONMENT = (
     "seed_dist/obs/",
     "seed_dist/dist/",
     "seed_dist/demo",
+    "seed_dist/proof/",
     "launchers/",
 )
 # Deciding by rank is for those who know of ranks; others use `World.is_main`, `on_main` or do the same everywhere.

@@ -19,7 +19,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dist",),
     ("convert", "encode", "eval", "ops", "plan", "tokenize", "train"),
     ("demo",),
-    ("studies",),
+    ("proof", "studies"),
+    ("drill", "prove_resume"),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
 WITHOUT_TORCH = 4  # levels below this one: --help, configuration checks and login-node commands start at once

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from seed_dist.errors import ConfigError
-from seed_dist.order import WINDOW_BLOCKS, SampleOrder, block_samples, permute, rank_rows, rank_slice
+from seed_dist.order import WINDOW_BLOCKS, SampleOrder, block_samples, digest, permute, rank_rows, rank_slice
 
 AWKWARD_SIZES = (1, 2, 3, 4, 5, 7, 16, 17, 63, 64, 65, 255, 1000, 4097)
 WHOLE = 1 << 20  # samples in a block: small sets are shuffled as a whole
@@ -164,3 +164,17 @@ def test_another_process_gives_the_same_order():
 def test_nothing_to_batch_is_an_error(samples, global_batch):
     with pytest.raises(ConfigError, match="at least 1"):
         batch_ids(samples, 0, 0, global_batch)
+
+
+def test_the_digest_of_a_step_is_the_sum_over_any_ranks_and_tells_every_change():
+    ids = batch_ids(5000, 2, 11, 96)
+    whole = [np.sort(part) for part in np.split(ids, 2)]
+    for size in (1, 2, 3, 48):
+        ranks = [[rank_slice(part, rank, size) for part in whole] for rank in range(size)]
+        assert sum(digest(parts) for parts in ranks) % 2**64 == digest(whole)
+    shifted = [np.sort(part) for part in np.split(batch_ids(5000, 2, 12, 96), 2)]
+    other = whole[0].copy()
+    other[5] += 1
+    different = {digest(parts) for parts in (whole, shifted, whole[::-1], [other, whole[1]], [whole[0]])}
+    assert len(different) == 5
+    assert digest([np.array([3])]) == digest([np.array([3])]) < 2**64

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from seed_dist.dist.launch import is_restart, limit_threads, open_comm
 from seed_dist.errors import ConfigError
@@ -53,3 +55,10 @@ def test_a_requeued_or_restarted_attempt_knows_it(monkeypatch: pytest.MonkeyPatc
     assert not is_restart()
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     assert is_restart()
+
+
+def test_groups_that_a_library_makes_wait_as_long_as_the_world() -> None:
+    """DeepSpeed clones the world; torch would give the copy half an hour."""
+    with open_comm(World(), 7.0):
+        backend = dist.new_group()._get_backend(torch.device("cpu"))
+        assert backend.options._timeout == timedelta(seconds=7)

@@ -24,7 +24,7 @@ def test_records_come_back_in_order_with_plain_numbers(tmp_path: Path) -> None:
         "step": 1,
         "time_s": 0,
         "loss": None,
-        "lr": 0.3333333,
+        "lr": 0.333333333,
         "name": "x",
     }
     assert records[0]["time_s"] > 1.6e9

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from seed_dist.config import load_recipe
+from seed_dist.dist.comm import LocalComm
+from seed_dist.order import digest
 from seed_dist.train.data import open_data, order_of
 from seed_dist.train.stages.build import build_stage
 from seed_dist.train.state import TrainState
-from seed_dist.train.steps import steps_ahead
+from seed_dist.train.steps import samples_digest, steps_ahead
 from tests.features import tiny_workspace
 
 
@@ -31,11 +33,12 @@ def test_the_steps_are_those_of_the_order_and_their_memory_comes_back(splits: st
         stage=stage, order=order, training=training, state=TrainState(step=3), engine=SimpleNamespace(comm=comm)
     )
     addresses = set()
-    for step, batches in enumerate(steps_ahead(run, 30), 3):
+    for step, (batches, own) in enumerate(steps_ahead(run, 30), 3):
         for ids, batch in zip(order.micro_batches(step), batches, strict=True):
             stored = data.train.read(ids)
             assert np.array_equal(batch["causal"].numpy(), stored["causal"])
             assert np.array_equal(batch["target"].numpy(), stored["image_embedding"])
             addresses.add(batch["causal"].data_ptr())
+        assert samples_digest(own, LocalComm()) == f"{digest(order.micro_batches(step)):016x}"
     assert step == 29
     assert len(addresses) == 4 * 2  # four steps of two micro-batches
