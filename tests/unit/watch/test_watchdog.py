@@ -1,4 +1,4 @@
-"""The watchdog process beside real processes that only beat: what it notices, whom it ends, what it writes, when it goes."""
+"""The watchdog process beside real processes that only beat: what it notices, whom it ends, what it writes."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Node:
         self.memory = Path("/dev/shm") / f"seed_dist-{token}node{first}-{attempt.name}"
         self.processes = [
             subprocess.Popen(
-                [*wrap(action), sys.executable, "-c", RANK, *map(str, (first + i, first, len(actions), attempt)), action,
-                 str(limit_s), token],
+                [*wrap(action), sys.executable, "-c", RANK, str(first + i), str(first), str(len(actions)), str(attempt),
+                 action, str(limit_s), token],
                 stderr=subprocess.DEVNULL,
             )
             for i, action in enumerate(actions)
