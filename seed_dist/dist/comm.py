@@ -133,10 +133,10 @@ class ProcessGroupComm:
     def agree(self, flag: bool, tag: int = 0) -> bool:
         votes = torch.tensor([int(flag), tag, -tag], dtype=torch.int64)
         dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-        said, largest, smallest = votes[0].item(), votes[1].item(), -votes[2].item()
-        if largest != smallest:
+        said, largest, negated = votes.tolist()
+        if largest != -negated:
             raise TrainingError(
-                f"rank {self.rank} votes on step {tag}, but others are at {smallest} to {largest}: one of them has left "
+                f"rank {self.rank} votes on step {tag}, but others are at {-negated} to {largest}: one of them has left "
                 "out a collective. That is a defect; the newest checkpoint is good."
             )
         return bool(said)

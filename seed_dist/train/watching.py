@@ -38,5 +38,6 @@ def watched_attempt(run: Path, comm: Comm, engine: EngineConfig) -> Iterator[Att
         comm.barrier()  # all beat before anybody looks
         own_node = [member for member in members if member.shares_node(me)]
         if own_node[0] == me:
-            start_watchdog(folder, memory, own_node, timeouts_s(engine.collective_timeout_s, engine.phase_timeout_s))
+            limits_s = timeouts_s(engine.collective_timeout_s, engine.phase_timeout_s)
+            start_watchdog(folder, memory, own_node, limits_s, writes_page=me == members[0])
         yield Attempt(folder, heartbeat, comm)

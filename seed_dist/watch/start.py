@@ -69,12 +69,13 @@ def watched(attempt: Path, folder: Path, me: Member) -> Iterator[Heartbeat]:
         heartbeat.beat("end", heartbeat.place[1])
 
 
-def start_watchdog(attempt: Path, folder: Path, members: list[Member], limits_s: dict[str, float]) -> None:
+def start_watchdog(
+    attempt: Path, folder: Path, members: list[Member], limits_s: dict[str, float], writes_page: bool
+) -> None:
     """For the ranks of one node, all of which beat in `folder` already. The watchdog ends with them.
 
     It has a session of its own, so that neither Ctrl-C nor a launcher that signals its children's group reaches it.
     """
-    writes_page = any(member.rank == 0 for member in members)
     pids = {str(member.rank): member.pid for member in members}
     plan = Plan(str(attempt.resolve()), members[0].host, pids, limits_s, writes_page)
     write_private(folder / PLAN, to_json(asdict(plan)))

@@ -35,7 +35,7 @@ with watched(attempt, memory, Member(rank, os.getpid(), host, "")) as heartbeat:
         time.sleep(0.01)
     if rank == first:
         members = [Member(first + i, int(path.read_text()), host, "") for i, path in enumerate(paths)]
-        start_watchdog(attempt, memory, members, {"forward": float(limit_s)})
+        start_watchdog(attempt, memory, members, {"forward": float(limit_s)}, rank == 0)
     for step in range(20 if action == "end" else 1000):
         heartbeat.beat("forward", step)
         if step == 10 and action not in ("live", "end"):
