@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from seed_dist.watch.heartbeat import Heartbeat
-from seed_dist.watch.notes import to_json, write_error, write_private
-from seed_dist.watch.stacks import dumps_on_signal
+from seed_dist.watch.notes import read_json, to_json, write_error, write_private
+from seed_dist.watch.stacks import dumps_on_signal, is_alive
 from seed_dist.watch.watchdog import PLAN, Plan, heartbeat_file, stack_file
 
 _SHARED_MEMORY = Path("/dev/shm")
+_PREFIX = "seed_dist-"
 # Time-out of a phase in time-outs of a collective. Below 1 where ranks wait for each other: the watchdog, which knows
 # who hangs, comes before the errors of those who wait. A reader names a read that hangs before `data` is over.
 _SHARES = {
@@ -51,8 +54,19 @@ def timeouts_s(collective_timeout_s: float, chosen: Mapping[Any, float]) -> dict
 
 def memory_folder(attempt: Path, token: str) -> Path:
     """Where the ranks of a node beat; `token` is the attempt's and equal on all ranks."""
-    base = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
-    return base / f"seed_dist-{token}-{attempt.name}"
+    return _shared_memory() / f"{_PREFIX}{token}-{attempt.name}"
+
+
+def _shared_memory() -> Path:
+    return _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+
+
+def _remove_left_behind() -> None:
+    """Folders of this user whose watchdog was killed with its ranks, as a batch system does."""
+    for folder in _shared_memory().glob(f"{_PREFIX}*"):
+        pids = read_json(folder / PLAN).get("pids")
+        if pids and folder.stat().st_uid == os.getuid() and not any(is_alive(pid) for pid in pids.values()):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -64,7 +78,8 @@ def watched(attempt: Path, folder: Path, me: Member) -> Iterator[Heartbeat]:
         try:
             yield heartbeat
         except (Exception, KeyboardInterrupt) as error:
-            write_error(attempt, me.rank, me.host, heartbeat.place, error)
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                write_error(attempt, me.rank, me.host, heartbeat.place, error)
             raise
         heartbeat.beat("end", heartbeat.place[1])
 
@@ -76,6 +91,7 @@ def start_watchdog(
 
     It has a session of its own, so that neither Ctrl-C nor a launcher that signals its children's group reaches it.
     """
+    _remove_left_behind()
     pids = {str(member.rank): member.pid for member in members}
     plan = Plan(str(attempt.resolve()), members[0].host, pids, limits_s, writes_page)
     write_private(folder / PLAN, to_json(asdict(plan)))

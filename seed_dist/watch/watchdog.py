@@ -26,7 +26,7 @@ from seed_dist.watch.causes import find_cause, write_page
 from seed_dist.watch.heartbeat import PHASES, HeartbeatReader
 from seed_dist.watch.notes import DeathNote, RankState, names_of_notes, read_json, write_death, write_private
 from seed_dist.watch.oom import oom_files, oom_kills
-from seed_dist.watch.stacks import request_dumps, stat_fields, state_of
+from seed_dist.watch.stacks import is_alive, request_dumps, stat_fields, state_of
 
 PLAN = "plan.json"
 _LOOK_EVERY_S = 0.25
@@ -59,14 +59,11 @@ class _Rank:
         self.died_s: float | None = None
         self.status: int | None = None  # as waitpid gives it
         self.last_seen_s: tuple[float, float] | None = None  # beat and when it was first found too old
-        try:
-            self.pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self.pidfd, self.died_s = -1, time.time()
+        self.pidfd = _pidfd(pid)
 
     def look(self) -> bool:
         """Whether the process lives. How it ended stands in /proc until its parent has asked."""
-        if self.died_s is None and select.select([self.pidfd], [], [], 0)[0]:
+        if self.died_s is None and not is_alive(self.pid):
             self.died_s = time.time()
             fields = stat_fields(Path(f"/proc/{self.pid}/stat"))
             self.status = int(fields[-1]) if fields and fields[0] == "Z" else None
@@ -102,7 +99,15 @@ class _Rank:
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def _pidfd(pid: int) -> int | None:
+    """Wakes a poll when the process ends. None before Linux 5.3, where looking now and then has to do."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
 
 
 def heartbeat_file(folder: Path, rank: int) -> Path:
@@ -150,7 +155,7 @@ class Watchdog:
         """Until a rank dies, at most so long."""
         poller = select.poll()
         for rank in self._ranks:
-            if rank.died_s is None:
+            if rank.died_s is None and rank.pidfd is not None:
                 poller.register(rank.pidfd, select.POLLIN)
         poller.poll(timeout_s * 1000)
 
@@ -163,8 +168,7 @@ class Watchdog:
 
     def _handle(self, why: str, suspect: int | None) -> None:
         states = [rank.state() for rank in self._ranks]
-        noticed_s = time.time()
-        note = DeathNote(self._plan.host, noticed_s, why, suspect, False, tuple(states))
+        note = DeathNote(self._plan.host, time.time(), why, suspect, False, tuple(states))
         first = _aside(lambda: write_death(self._attempt, note))  # the other nodes act on it
         living = {rank.pid: rank.stack for rank in self._ranks if rank.look()}
         dumps = request_dumps(living)
@@ -172,6 +176,10 @@ class Watchdog:
         if why == "hung":
             suspect = most_suspect(states).rank
         _log(self._describe(why, suspect))
+        note = dataclasses.replace(note, suspect=suspect, ranks=tuple(states))
+        first.join(_DISK_PATIENCE_S)
+        # Before anybody is killed: a launcher may answer that by killing all processes of the node, this one too.
+        _aside(lambda: self._write(note, dumps)).join(_DISK_PATIENCE_S)
         killed = self._end_ranks([rank for rank in self._ranks if why == "hung" and rank.rank == suspect])
         endings = {rank.rank: rank.state() for rank in self._ranks}
         final = [
@@ -179,9 +187,8 @@ class Watchdog:
             for state in states
         ]
         oom_kill = oom_kills(self._oom_files) > self._oom_kills[0]
-        last = DeathNote(self._plan.host, noticed_s, why, suspect, oom_kill, tuple(final), tuple(killed))
-        first.join(_DISK_PATIENCE_S)
-        _aside(lambda: self._write_all(last, dumps)).join(_DISK_PATIENCE_S + _PAGE_PATIENCE_S)
+        note = dataclasses.replace(note, oom_kill=oom_kill, ranks=tuple(final), killed=tuple(killed))
+        _aside(lambda: self._write_last(note, dumps)).join(_DISK_PATIENCE_S + _PAGE_PATIENCE_S)
 
     def _end_ranks(self, at_once: list[_Rank]) -> list[int]:
         """Those at once, the others after their grace; the value is who had to be killed."""
@@ -204,7 +211,7 @@ class Watchdog:
                 return
             self._wait(_LOOK_EVERY_S)
 
-    def _write_all(self, note: DeathNote, dumps: dict[int, str]) -> None:
+    def _write(self, note: DeathNote, dumps: dict[int, str]) -> None:
         write_death(self._attempt, note)
         for rank in self._ranks:
             # What a fatal error wrote of itself is there too, and before what was asked for.
@@ -212,10 +219,12 @@ class Watchdog:
             asked_for = dumps.get(rank.pid, "")
             if text or asked_for:
                 write_private(stack_file(self._attempt, rank.rank), text if asked_for in text else text + asked_for)
-        if self._plan.writes_page and not has_ended_well(self._attempt):
-            self._write_page()
 
-    def _write_page(self) -> None:
+    def _write_last(self, note: DeathNote, dumps: dict[int, str]) -> None:
+        """How all have ended, and on one node the page."""
+        self._write(note, dumps)
+        if not self._plan.writes_page or has_ended_well(self._attempt):
+            return
         deadline = time.monotonic() + _PAGE_PATIENCE_S
         cause = find_cause(self._attempt)
         while cause.silent_hosts and time.monotonic() < deadline:

@@ -15,8 +15,9 @@ import pytest
 
 from seed_dist.watch.attempts import begin_attempt, read_attempt
 from seed_dist.watch.causes import find_cause
-from seed_dist.watch.notes import read_deaths
+from seed_dist.watch.notes import RankState, read_deaths
 from seed_dist.watch.stacks import state_of
+from seed_dist.watch.watchdog import PLAN, most_suspect
 
 # One process of a node: RANK, its node's first rank and size, the attempt and what to do after some beats.
 RANK = """
@@ -166,6 +167,37 @@ def test_other_nodes_learn_of_a_death_from_the_shared_disk(start: Callable[..., 
     notes = {note.host: note for note in read_deaths(attempt)}
     assert (notes["node0"].why, notes["node2"].why, notes["node2"].killed) == ("died", "told", (2, 3))
     assert (find_cause(attempt).rank, find_cause(attempt).secondary) == (1, (0, 2, 3))
+
+
+def test_of_ranks_that_hang_the_one_that_waits_for_nobody_is_suspected() -> None:
+    def state(
+        rank: int, step: int, phase: str, age_s: float, is_stopped: bool = False, waits: bool = False
+    ) -> RankState:
+        return RankState(rank, 1, step, phase, age_s, is_stopped=is_stopped, waits_for_others=waits)
+
+    waiting = state(0, 5, "forward", 99.0, waits_for_others=True)
+    for other in (
+        state(1, 9, "data", 1.0, is_stopped=True),
+        state(1, 6, "step", 1.0),
+        state(1, 4, "step", 1.0, waits_for_others=True),
+        state(1, 5, "data", 1.0, waits_for_others=True),
+        state(1, 5, "forward", 100.0, waits_for_others=True),
+    ):
+        assert most_suspect([waiting, other]).rank == 1
+
+
+def test_what_a_killed_watchdog_left_behind_goes_with_the_next(start: Callable[..., Node], attempt: Path) -> None:
+    node = start("live")
+    while not (node.memory / PLAN).exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    children = Path(f"/proc/{node.processes[0].pid}/task/{node.processes[0].pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    node.processes[0].kill()
+    node.processes[0].wait()
+    assert node.memory.exists()
+    assert start("end", first=2).wait() == [0]
+    assert not node.memory.exists()
 
 
 def test_a_rank_that_the_kernel_kills_for_memory_is_out_of_memory(start: Callable[..., Node], attempt: Path) -> None:
