@@ -1,4 +1,4 @@
-"""What being watched costs a training step, in microseconds: `python -m benchmarks.watching` writes results/watching.json.
+"""What being watched costs a step, in microseconds: `python -m benchmarks.watching` writes results/watching.json.
 
 Beats as in a step of one micro-batch, the note of its samples (in the reader's thread), the ranks' vote with its step,
 and the exchange of own times when a step is logged; two ranks over gloo for the last two, and the vote as it was
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from benchmarks.hardware import keep
+from benchmarks.hardware import keep, load
 from seed_dist.dist.launch import open_comm
 from seed_dist.topology import World
 from seed_dist.watch.heartbeat import Heartbeat
@@ -74,7 +74,7 @@ def main() -> None:
         values = answers.get()
         for process in ranks:
             process.join()
-    keep("watching", {"microseconds": values})
+    keep("watching", {"load": load(), "microseconds": values})
 
 
 if __name__ == "__main__":

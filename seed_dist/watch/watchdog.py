@@ -1,9 +1,9 @@
 """The watchdog of a node: a process beside the ranks, which notices when one dies or hangs and ends the others.
 
 It is a process and not a thread, because a thread cannot run while C code holds the interpreter's lock. A death is seen
-by a pidfd within a quarter of a second, a hang by a heartbeat that is older than its phase allows. Then, in this order:
-the state of all ranks is noted, all write their stacks, the note is put where the other nodes' watchdogs look for it,
-ranks get a short grace to die of their own error (whose traceback says more), and who still lives is killed.
+by a pidfd at once, a hang by a heartbeat that is older than its phase allows. Then, in this order: the state of all
+ranks is noted where the other nodes' watchdogs look for it, all write their stacks, ranks get a short grace to die of
+their own error (whose traceback says more), who still lives is killed, and the page is written.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from seed_dist.watch.stacks import is_alive, request_dumps, stat_fields, state_o
 PLAN = "plan.json"
 _LOOK_EVERY_S = 0.25
 _ASK_DISK_EVERY_S = 1.0
-_GRACE_S = 3.0  # an error travels to the peers in milliseconds, and a command waits two seconds for rank 0 to tell it
+_GRACE_S = 3.5  # an error travels to the peers in milliseconds, and a command waits two seconds for rank 0 to tell it
 _KILL_PATIENCE_S = 10.0
-_DISK_PATIENCE_S = 5.0  # the shared disk may be what hangs
+_DISK_PATIENCE_S = 2.0  # the shared disk may be what hangs
 _PAGE_PATIENCE_S = 3.0  # for the notes of other nodes
 _DETACHED_FROM = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -167,6 +167,7 @@ class Watchdog:
                     self._told.set()
 
     def _handle(self, why: str, suspect: int | None) -> None:
+        grace_ends_s = time.monotonic() + _GRACE_S
         states = [rank.state() for rank in self._ranks]
         note = DeathNote(self._plan.host, time.time(), why, suspect, False, tuple(states))
         first = _aside(lambda: write_death(self._attempt, note))  # the other nodes act on it
@@ -180,7 +181,10 @@ class Watchdog:
         first.join(_DISK_PATIENCE_S)
         # Before anybody is killed: a launcher may answer that by killing all processes of the node, this one too.
         _aside(lambda: self._write(note, dumps)).join(_DISK_PATIENCE_S)
-        killed = self._end_ranks([rank for rank in self._ranks if why == "hung" and rank.rank == suspect])
+        if why == "hung":  # nobody can know of it yet
+            grace_ends_s = time.monotonic() + _GRACE_S
+        at_once = [rank for rank in self._ranks if why == "hung" and rank.rank == suspect]
+        killed = self._end_ranks(at_once, grace_ends_s)
         endings = {rank.rank: rank.state() for rank in self._ranks}
         final = [
             dataclasses.replace(state, **{name: getattr(endings[state.rank], name) for name in _ENDING})
@@ -190,21 +194,20 @@ class Watchdog:
         note = dataclasses.replace(note, oom_kill=oom_kill, ranks=tuple(final), killed=tuple(killed))
         _aside(lambda: self._write_last(note, dumps)).join(_DISK_PATIENCE_S + _PAGE_PATIENCE_S)
 
-    def _end_ranks(self, at_once: list[_Rank]) -> list[int]:
-        """Those at once, the others after their grace; the value is who had to be killed."""
+    def _end_ranks(self, at_once: list[_Rank], grace_ends_s: float) -> list[int]:
+        """Those at once, the others when their grace is over; the value is who had to be killed."""
         killed = list(at_once)
         for rank in at_once:
             rank.kill()
-        self._wait_for_all(_GRACE_S)
+        self._wait_for_all(grace_ends_s)
         for rank in self._ranks:
             if rank.look() and rank not in killed:
                 rank.kill()
                 killed.append(rank)
-        self._wait_for_all(_KILL_PATIENCE_S)
+        self._wait_for_all(time.monotonic() + _KILL_PATIENCE_S)
         return [rank.rank for rank in killed]
 
-    def _wait_for_all(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
+    def _wait_for_all(self, deadline: float) -> None:
         while time.monotonic() < deadline:
             living = [rank for rank in self._ranks if rank.look()]  # all are looked at: how they end must be seen
             if not living:
@@ -234,7 +237,7 @@ class Watchdog:
 
     def _describe(self, why: str, suspect: int | None) -> str:
         what = {"died": f"rank {suspect} died", "hung": f"rank {suspect} hangs", "told": "a rank ended"}[why]
-        return f"watchdog of {self._plan.host}: {what}; those that live get {_GRACE_S:.0f} s to end by themselves"
+        return f"watchdog of {self._plan.host}: {what}; those that live get {_GRACE_S:g} s to end by themselves"
 
 
 _ENDING = ("died_s", "signal", "exit_code")
@@ -268,8 +271,9 @@ def _aside(action: Callable[[], object]) -> threading.Thread:
 
 
 def _log(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # whoever read it may be gone; the ranks must be ended all the same
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def main() -> None:
