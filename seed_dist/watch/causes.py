@@ -258,4 +258,8 @@ def page_of(attempt: Path, cause: Cause) -> str:
 
 def _ranks(ranks: tuple[int, ...]) -> str:
     shown = ", ".join(map(str, ranks[:8]))
-    return f"ranks {shown}" + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "") if ranks else ""
+    return (
+        f"rank{'s' * (len(ranks) > 1)} {shown}" + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+        if ranks
+        else ""
+    )
