@@ -170,10 +170,8 @@ def test_other_nodes_learn_of_a_death_from_the_shared_disk(start: Callable[..., 
 
 
 def test_of_ranks_that_hang_the_one_that_waits_for_nobody_is_suspected() -> None:
-    def state(
-        rank: int, step: int, phase: str, age_s: float, is_stopped: bool = False, waits: bool = False
-    ) -> RankState:
-        return RankState(rank, 1, step, phase, age_s, is_stopped=is_stopped, waits_for_others=waits)
+    def state(rank: int, step: int, phase: str, age_s: float, **more: bool) -> RankState:
+        return RankState(rank, 1, step, phase, age_s, **more)  # type: ignore[arg-type]
 
     waiting = state(0, 5, "forward", 99.0, waits_for_others=True)
     for other in (
