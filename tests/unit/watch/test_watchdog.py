@@ -175,13 +175,14 @@ def test_of_ranks_that_hang_the_one_that_waits_for_nobody_is_suspected() -> None
 
     waiting = state(0, 5, "forward", 99.0, waits_for_others=True)
     for other in (
-        state(1, 9, "data", 1.0, is_stopped=True),
         state(1, 6, "step", 1.0),
         state(1, 4, "step", 1.0, waits_for_others=True),
         state(1, 5, "data", 1.0, waits_for_others=True),
         state(1, 5, "forward", 100.0, waits_for_others=True),
     ):
         assert most_suspect([waiting, other]).rank == 1
+    stopped = state(1, 9, "data", 1.0, is_stopped=True)
+    assert most_suspect([state(0, 5, "forward", 99.0), stopped]).rank == 1
 
 
 def test_what_a_killed_watchdog_left_behind_goes_with_the_next(start: Callable[..., Node], attempt: Path) -> None:
