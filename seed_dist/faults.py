@@ -5,11 +5,13 @@ SEED_DIST_FAULT.
 commas; `*` matches every rank or step. Actions: `kill` (SIGKILL to itself), `exit0` (leaves with success, which no
 supervisor may take for success), `raise`, `stop` (SIGSTOP: hangs without dying), `full`, `io` and `quota` (the error of
 a disk that is full, broken, or has no quota left), `slow` (three seconds pass), `term` (SIGTERM to itself, as a batch
-system would send it).
+system would send it), `segv` and `abort` (crashes in C), `hang` (C code that holds the interpreter's lock for ever),
+`sleep` (half a second: a straggler), `memory` (takes memory until there is none).
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -20,9 +22,10 @@ from dataclasses import dataclass
 from seed_dist.errors import ConfigError
 
 VARIABLE = "SEED_DIST_FAULT"
-_SLOW_S = 3.0
+_SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "term": signal.SIGTERM, "segv": signal.SIGSEGV}
 _DISK_ERRORS = {"full": errno.ENOSPC, "io": errno.EIO, "quota": errno.EDQUOT}
-ACTIONS = ("kill", "exit0", "raise", "stop", "slow", "term", *_DISK_ERRORS)
+_PAUSES_S = {"slow": 3.0, "sleep": 0.5}
+ACTIONS = (*_SIGNALS, *_DISK_ERRORS, *_PAUSES_S, "exit0", "raise", "abort", "hang", "memory")
 
 
 class InjectedFaultError(RuntimeError):
@@ -68,17 +71,28 @@ def fault_point(point: str, rank: int, step: int, planned: Sequence[Fault] = _PL
 
 
 def _act(action: str, point: str) -> None:
-    if action == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif action == "exit0":
-        os._exit(0)
-    elif action == "stop":
-        os.kill(os.getpid(), signal.SIGSTOP)
-    elif action == "term":
-        os.kill(os.getpid(), signal.SIGTERM)
-    elif action == "slow":
-        time.sleep(_SLOW_S)
+    if action in _SIGNALS:
+        os.kill(os.getpid(), _SIGNALS[action])
     elif action in _DISK_ERRORS:
         raise OSError(_DISK_ERRORS[action], os.strerror(_DISK_ERRORS[action]), point)
+    elif action in _PAUSES_S:
+        time.sleep(_PAUSES_S[action])
+    elif action == "exit0":
+        os._exit(0)
+    elif action == "abort":
+        os.abort()
+    elif action == "hang":
+        _hang_with_lock()
+    elif action == "memory":
+        hoard = []
+        while True:
+            hoard.append(b"x" * (1 << 24))
     else:
         raise InjectedFaultError(f"fault injected at {point}")
+
+
+def _hang_with_lock() -> None:
+    """Lock a C mutex twice, which no signal ends; PyDLL calls keep the interpreter's lock."""
+    library, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(128)  # zeros are an unlocked pthread mutex
+    library.pthread_mutex_lock(mutex)
+    library.pthread_mutex_lock(mutex)

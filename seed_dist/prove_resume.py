@@ -26,7 +26,7 @@ from typing import get_args
 
 from seed_dist.cli import run_command
 from seed_dist.config import STAGES, StageName, load_recipe
-from seed_dist.dist.ds_config import check_world_size
+from seed_dist.dist.ds_config import fitted_training
 from seed_dist.errors import ConfigError, DataError
 from seed_dist.obs.log import get_logger
 from seed_dist.proof.certificate import write_certificate
@@ -76,7 +76,7 @@ def _check(trial: Trial, ranks: tuple[int, ...]) -> None:
     """What the trainings would refuse is refused before the first is started."""
     recipe = trial.loaded()
     for size in ranks:
-        check_world_size(f"{trial.stage}_training", recipe.training(trial.stage), size)
+        fitted_training(f"{trial.stage}_training", recipe.training(trial.stage), size)
     open_data(recipe, trial.stage, trial.work)
 
 

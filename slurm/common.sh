@@ -21,11 +21,17 @@ export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 WDS_SECURE=1 TOKENIZERS_PARALLELI
 export TORCH_EXTENSIONS_DIR="${TORCH_EXTENSIONS_DIR:-$PWD/.venv/torch_extensions}"
 export SEED_DIST_CACHE="${SEED_DIST_CACHE:-$PWD/.venv/cache}"
 
-# A training that was asked to stop has saved and ends with 75 ("try again"): the job goes back into the queue.
-requeue_when_stopped() {
-    [ "$?" -ne 75 ] || scontrol requeue "$SLURM_JOB_ID"
+# What has ended and may go on (75, "try again") goes back into the queue. Whether it may is decided from its exit code
+# and from what the run directory knows of its attempts; the page that says why it died ends the log.
+requeue_or_stop() {
+    local code=$? verdict=0
+    python -m seed_dist.watch "${WORK:-.}" --exit-code "$code" || verdict=$?
+    # Without Python (127) only a training that was asked to stop goes on.
+    [ "$verdict" -ne 127 ] && [ "$verdict" -ne 126 ] || verdict=$code
+    [ "$verdict" -ne 75 ] || scontrol requeue "$SLURM_JOB_ID"
+    exit "$verdict"
 }
-trap requeue_when_stopped EXIT
+trap requeue_or_stop EXIT
 
 echo "job $SLURM_JOB_ID ($SLURM_JOB_NAME), attempt $((${SLURM_RESTART_COUNT:-0} + 1)), ${SLURM_JOB_NUM_NODES:-1} node(s)," \
     "meeting at $MASTER_ADDR:$MASTER_PORT, recipe ${RECIPE:-}, workspace ${WORK:-}"

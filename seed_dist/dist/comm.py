@@ -6,14 +6,16 @@ function that takes a Comm gives the same answer for 1 rank x B rows and n ranks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from seed_dist.errors import SeedDistError
+from seed_dist.errors import SeedDistError, TrainingError
 
 T = TypeVar("T")
 
@@ -43,6 +45,12 @@ class Comm(Protocol):
     def gather_with_gradient(self, tensor: Tensor) -> Tensor:
         """As `gather`; the gradient of this rank's rows is the sum of what all ranks computed for them."""
 
+    @property
+    def waited_s(self) -> float:
+        """Seconds that this process has spent in sums and gathers so far, most of them waiting for others. (On a GPU
+        they only enter its queue.)
+        """
+
     def any(self, flags: Sequence[bool]) -> list[bool]:
         """For each flag, on all ranks, whether any rank says True (logical or): one small all-reduce on the host."""
 
@@ -58,6 +66,7 @@ class LocalComm:
 
     rank = 0
     size = 1
+    waited_s = 0.0
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -95,13 +104,15 @@ class ProcessGroupComm:
 
     def __init__(self, device: torch.device | str) -> None:
         self.rank, self.size, self.device = dist.get_rank(), dist.get_world_size(), torch.device(device)
+        self.waited_s = 0.0
 
     def barrier(self) -> None:
         self.any([False])
 
     def sum(self, tensor: Tensor) -> Tensor:
         total = tensor.detach().clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
+        with self._waiting():
+            dist.all_reduce(total)
         return total
 
     def mean(self, tensor: Tensor) -> Tensor:
@@ -110,7 +121,8 @@ class ProcessGroupComm:
     def gather(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach().contiguous()
         gathered = tensor.new_empty((self.size * tensor.shape[0], *tensor.shape[1:]))
-        dist.all_gather(list(gathered.chunk(self.size)), tensor)
+        with self._waiting():
+            dist.all_gather(list(gathered.chunk(self.size)), tensor)
         return gathered
 
     def gather_with_gradient(self, tensor: Tensor) -> Tensor:
@@ -120,6 +132,12 @@ class ProcessGroupComm:
         votes = torch.tensor(flags, dtype=torch.int32)
         dist.all_reduce(votes, op=dist.ReduceOp.MAX)
         return [bool(vote) for vote in votes.tolist()]
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        began_s = time.perf_counter()
+        yield
+        self.waited_s += time.perf_counter() - began_s
 
     def gather_objects(self, value: T) -> list[T]:
         gathered: list[Any] = [None] * self.size

@@ -22,6 +22,7 @@ from seed_dist.train.schedule import learning_rate
 from seed_dist.train.spikes import is_spike, roll_back
 from seed_dist.train.state import seed_everything
 from seed_dist.train.steps import StepData, steps_ahead
+from seed_dist.train.stragglers import OwnTime
 
 
 def train(run: Run, last_step: int) -> Outcome:
@@ -31,8 +32,10 @@ def train(run: Run, last_step: int) -> Outcome:
     """
     run.stage.train()
     if run.state.step == 0:
+        run.heartbeat.beat("validate", 0)
         validate(run)  # where training starts from; and what breaks in validation breaks now, not hours later
     while True:
+        run.heartbeat.beat("data", run.state.step)
         # The reader starts here and not earlier, because only now the position is known.
         with closing(steps_ahead(run, last_step)) as steps:
             outcome = _train(run, last_step, steps)
@@ -43,16 +46,22 @@ def train(run: Run, last_step: int) -> Outcome:
 def _train(run: Run, last_step: int, steps: Iterable[StepData]) -> Outcome | None:
     """None when training went back, so that other steps are to be read."""
     engine, comm, state, training = run.engine, run.engine.comm, run.state, run.training
+    beat, own_time = run.heartbeat.beat, OwnTime(comm)
     began_s = time.monotonic()
     for micro_batches, digest in steps:
         data_wait_s = time.monotonic() - began_s
         seed_everything(run.seed, state.step, comm.rank)
         outputs = []
         for batch in micro_batches:
-            loss, metrics = engine.forward(engine.to_device(batch))
+            beat("forward", state.step)
+            with own_time:
+                fault_point("train.forward", comm.rank, state.step)
+                loss, metrics = engine.forward(engine.to_device(batch))
+            beat("backward", state.step)
             engine.backward(loss)
             outputs.append({"loss": loss.detach(), **metrics})
         fault_point("train.before_step", comm.rank, state.step)
+        beat("step", state.step)
         if training.replica_check_every and (state.step + 1) % training.replica_check_every == 0:
             check_replicas(run.stage, comm)
         lr = learning_rate(training, state.step)
@@ -63,13 +72,15 @@ def _train(run: Run, last_step: int, steps: Iterable[StepData]) -> Outcome | Non
 
         boundary = meet(comm, state.step, mean_loss(outputs), bool(run.stop), run.saver.flags())
         settle(run, boundary.saving)
+        own_s = data_wait_s + own_time.take()
         is_last = state.step == last_step
         if not result.applied:
             count_skip(run, outputs, micro_batches, result.at_scale_floor)
         if is_last or state.step % training.log_every == 0:
-            timing = {"step_s": time.monotonic() - began_s, "data_wait_s": data_wait_s}
+            timing = {"step_s": time.monotonic() - began_s, "data_wait_s": data_wait_s, "own_s": own_s}
             log_step(run, digest, outputs, {"lr": lr, "grad_norm": result.grad_norm, **timing})
         if state.step % training.validate_every == 0 or state.step == training.steps:
+            beat("validate", state.step)
             validate(run)
         if result.applied and is_spike(state, boundary.loss, training) and roll_back(run):
             return None
@@ -77,9 +88,11 @@ def _train(run: Run, last_step: int, steps: Iterable[StepData]) -> Outcome | Non
         # What is saved in the middle of a spike would be gone back to.
         is_due = state.step % training.checkpoint_every == 0 and state.odd_in_a_row == 0
         if is_last or is_stopping or is_due:
+            beat("save", state.step)
             save(run, is_last_chance=is_last or is_stopping)
         if is_stopping:
             run.journal.write("stop", state.step, reason=run.stop.signal_name)
             return Outcome.STOPPED
+        beat("data", state.step)
         began_s = time.monotonic()
     return Outcome.FINISHED if state.step >= training.steps else Outcome.LIMIT

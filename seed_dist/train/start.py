@@ -35,6 +35,8 @@ from seed_dist.train.stages import EXPORT
 from seed_dist.train.stages.base import Stage
 from seed_dist.train.stages.build import build_stage
 from seed_dist.train.state import TrainState, derived_seed, seed_everything
+from seed_dist.train.stragglers import Stragglers
+from seed_dist.train.watching import watched_attempt
 
 CHECKPOINTS = "checkpoints"
 _LEAVE_S = 10.0  # for a thread that is writing when this rank ends with an error; its peers wait meanwhile
@@ -68,12 +70,14 @@ def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
     recipe = dataclasses.replace(request.recipe, **changes)
     with (
         _own_run_directory(request, comm) as folder,
+        watched_attempt(folder, comm, recipe.engine) as this_attempt,
         copied_to_mlflow(folder, request.mlflow, comm.rank),
         stop_requests() as stop,
     ):
         prepare_folder(folder / CHECKPOINTS, comm)
         seed_everything(recipe.seed, request.stage, "initial weights")  # equal on all ranks
         stage = build_stage(recipe, request.stage, request.work, data, comm)
+        this_attempt.heartbeat.beat("load", 0)
         start = _find_start(request, folder, comm)
         if start is None or start.weights_only:
             stage.prepare()  # before the engine copies the parameters into its fp32 masters
@@ -102,14 +106,18 @@ def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
             progress=Progress(request.stage, training.steps, state.step, comm.rank == 0),
             stop=stop,
             seed=recipe.seed,
+            heartbeat=this_attempt.heartbeat,
+            stragglers=Stragglers(recipe.engine.straggler_factor),
         )
         try:
             outcome = train(run, last_step)
         finally:
             saver.leave(_LEAVE_S)
         if outcome is Outcome.FINISHED:
+            run.heartbeat.beat("export", state.step)
             _export(request, run, folder)
         journal.close()
+        this_attempt.ends(outcome, state.step)
     return outcome
 
 

@@ -46,10 +46,16 @@ def steps_ahead(run: Run, last_step: int) -> Generator[StepData, None, None]:
         announce(number)
         return read_batch(run, number, slot)
 
+    def read_of(thread: int) -> tuple[str, float] | None:
+        """Asked for only while the loop waits: then the watchdog should know for what."""
+        found = train.read_of(thread)
+        run.heartbeat.detail(found[0] if found else "")
+        return found
+
     work = Work(
         make=make,
         slots=lambda: [_slot(run) for _ in range(count)],
-        read_of=train.read_of,
+        read_of=read_of,
         timeout_s=timeout_s,
     )
     return prefetched(work, run.state.batch, last_step + run.state.batch_offset)
@@ -58,6 +64,7 @@ def steps_ahead(run: Run, last_step: int) -> Generator[StepData, None, None]:
 def read_batch(run: Run, number: int, slot: list[Buffers]) -> StepData:
     """This rank's data of a global batch, a function of its number; the stored features lie in `slot`."""
     parts = run.order.micro_batches(number)
+    run.heartbeat.samples(number - run.state.batch_offset, np.concatenate(parts).tolist())
     batches = [run.stage.make_batch(ids, number, buffers) for ids, buffers in zip(parts, slot, strict=True)]
     return StepData(batches, digest(parts))
 

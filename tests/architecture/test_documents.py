@@ -113,6 +113,7 @@ def test_modules_and_options_exist() -> None:
         "seed_dist.plan",
         "seed_dist.prove_resume",
         "seed_dist.drill",
+        "seed_dist.watch",
         "launchers/submit.py",
     ],
 )
