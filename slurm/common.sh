@@ -1,13 +1,14 @@
 # shellcheck shell=bash
-# The environment of all jobs; sourced by the scripts beside it, from the folder where sbatch was called (the checkout).
+# The environment of all jobs; sourced by the scripts beside it and by the jobs of launchers/submit.py, in the folder of
+# the code that the job runs (the checkout, or the job's copy of it).
 # Nothing here belongs to one cluster: interfaces and NCCL settings are the site's, set them before sbatch if it needs any.
 : "${SLURM_JOB_ID:?submit this with sbatch from the checkout: sbatch slurm/NAME.sbatch}"
 
 # The checkout's own virtual environment when there is one, otherwise whatever `python` is.
 export PATH="$PWD/.venv/bin:$PATH"
 
-# Where the ranks meet: the first node, and a port that differs between jobs and between a job's requeued attempts, so that
-# two jobs on one node or a socket that is still closing do not collide. 15000-24999 is below Linux's own port range.
+# Where the ranks meet: the first node, and a port that differs between jobs and between a job's requeued attempts. If it
+# is taken rank 0 listens at one of the next, and the others find it. 15000-24999 is below Linux's own port range.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 MASTER_PORT=$((15000 + (SLURM_JOB_ID + 37 * ${SLURM_RESTART_COUNT:-0}) % 10000))
 export MASTER_ADDR MASTER_PORT
@@ -21,9 +22,24 @@ export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 WDS_SECURE=1 TOKENIZERS_PARALLELI
 export TORCH_EXTENSIONS_DIR="${TORCH_EXTENSIONS_DIR:-$PWD/.venv/torch_extensions}"
 export SEED_DIST_CACHE="${SEED_DIST_CACHE:-$PWD/.venv/cache}"
 
-# A training that was asked to stop has saved and ends with 75 ("try again"): the job goes back into the queue.
+# A command that was asked to stop has saved and ends with 75 ("try again"): the job goes back into the queue, if it is
+# still SLURM's running job. One that was cancelled stays cancelled, one that was pre-empted is in the queue already.
+# While the controller does not answer this asks again, every 10 seconds for a quarter of an hour.
 requeue_when_stopped() {
-    [ "$?" -ne 75 ] || scontrol requeue "$SLURM_JOB_ID"
+    [ "$?" -eq 75 ] || return 0
+    local state try
+    for try in {1..90}; do
+        if state=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format=%T); then
+            if [ "$state" != RUNNING ]; then
+                echo "job $SLURM_JOB_ID is not requeued by itself: it is ${state:-gone}"
+                return 0
+            fi
+            ! scontrol requeue "$SLURM_JOB_ID" || return 0
+        fi
+        echo "job $SLURM_JOB_ID is not requeued yet (try $try of 90)"
+        sleep 10
+    done
+    echo "error: job $SLURM_JOB_ID has saved but could not be requeued; run: scontrol requeue $SLURM_JOB_ID" >&2
 }
 trap requeue_when_stopped EXIT
 

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from seed_dist.dist.comm import Comm, ProcessGroupComm
+from seed_dist.dist.rendezvous import attempt_name, meet
 from seed_dist.errors import ConfigError
 from seed_dist.topology import World
 
@@ -56,7 +57,7 @@ def open_comm(world: World, timeout_s: float, rendezvous: str | None = None) -> 
     _describe_world_for_deepspeed(world, device)
     # One group with two backends: gloo carries flags and objects on the host, NCCL the GPU's tensors.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store, init_method = _meeting_point(world, rendezvous or os.environ.get(RENDEZVOUS_VARIABLE))
+    store, init_method = _meeting_point(world, rendezvous or os.environ.get(RENDEZVOUS_VARIABLE), timeout_s)
     dist.init_process_group(
         backend,
         store=store,
@@ -72,7 +73,7 @@ def open_comm(world: World, timeout_s: float, rendezvous: str | None = None) -> 
     dist.destroy_process_group()
 
 
-def _meeting_point(world: World, rendezvous: str | None) -> tuple[Any, str | None]:
+def _meeting_point(world: World, rendezvous: str | None, timeout_s: float) -> tuple[Any, str | None]:
     """A store or an address, one of the two; a single process needs neither a port nor a file."""
     if rendezvous:
         return None, rendezvous
@@ -86,7 +87,10 @@ def _meeting_point(world: World, rendezvous: str | None) -> tuple[Any, str | Non
                 "them, under srun export the first node's name and a free port in the batch script"
             ]
         )
-    return None, "env://"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return None, "env://"  # torchrun itself listens there, and tells its attempts apart
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return meet(world, address, port, attempt_name(), timeout_s), None
 
 
 def _prefer_loopback(world: World) -> None:

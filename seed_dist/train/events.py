@@ -69,4 +69,6 @@ def save(run: Run, is_last_chance: bool) -> None:
             raise
         _LOG.warning("%s Training goes on and tries again in %d steps.", error, run.training.checkpoint_every)
         return
-    run.journal.write("checkpoint", run.state.step, path=path.name, seconds=time.monotonic() - began_s)
+    seconds = time.monotonic() - began_s
+    run.stop.save_took(seconds)
+    run.journal.write("checkpoint", run.state.step, path=path.name, seconds=seconds)

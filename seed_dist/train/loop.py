@@ -55,7 +55,7 @@ def train(run: Run, last_step: int) -> Outcome:
         if is_last or is_stopping or state.step % training.checkpoint_every == 0:
             save(run, is_last_chance=is_last or is_stopping)
         if is_stopping:
-            run.journal.write("stop", state.step, reason=run.stop.signal_name)
+            run.journal.write("stop", state.step, reason=run.stop.reason)
             return Outcome.STOPPED
         began_s = time.monotonic()
     return Outcome.FINISHED if state.step >= training.steps else Outcome.LIMIT

@@ -17,7 +17,7 @@ from seed_dist.dist.comm import Comm, on_main
 from seed_dist.dist.ds_config import load_ds_config
 from seed_dist.dist.engine import Engine, start_engine
 from seed_dist.dist.precision import precision_on
-from seed_dist.dist.preempt import stop_requests
+from seed_dist.dist.preempt import StopRequest
 from seed_dist.errors import CheckpointError, TrainingError
 from seed_dist.fsio import atomic_folder, fingerprint, folder_lock
 from seed_dist.obs.journal import JOURNAL, Journal
@@ -56,14 +56,10 @@ class Request:
         return self.work / self.stage
 
 
-def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
-    """Train one stage as far as asked, and export it when it is finished."""
+def run_stage(request: Request, data: StageData, comm: Comm, stop: StopRequest | None = None) -> Outcome:
+    """Train one stage as far as asked, or until `stop`, and export it when it is finished."""
     recipe, training = request.recipe, request.recipe.training(request.stage)
-    with (
-        _own_run_directory(request, comm) as folder,
-        copied_to_mlflow(folder, request.mlflow, comm.rank),
-        stop_requests() as stop,
-    ):
+    with _own_run_directory(request, comm) as folder, copied_to_mlflow(folder, request.mlflow, comm.rank):
         seed_everything(recipe.seed, request.stage, "initial weights")  # equal on all ranks
         stage = build_stage(recipe, request.stage, request.work, data, comm)
         start = _find_start(request, folder, comm)
@@ -88,7 +84,7 @@ def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
             checkpoints=folder / CHECKPOINTS,
             journal=journal,
             progress=Progress(request.stage, training.steps, state.step, comm.rank == 0),
-            stop=stop,
+            stop=StopRequest() if stop is None else stop,
             seed=recipe.seed,
         )
         outcome = train(run, last_step)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from seed_dist.train.__main__ import EXIT_STOPPED
+from seed_dist.dist.preempt import EXIT_STOPPED
 from tests.architecture.sources import ROOT, help_of
 
 BATCH = sorted((ROOT / "slurm").glob("*.sbatch"))

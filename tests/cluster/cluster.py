@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -85,7 +86,8 @@ class Node:
 
     def slow_down(self, rate: str) -> None:
         """Let no more than `rate` (for example 1mbit) leave the node."""
-        self.place.run(*"tc qdisc replace dev eth0 root tbf burst 32kb latency 400ms rate".split(), rate)
+        bucket = ("tbf", "rate", rate, "burst", "32kb", "latency", "400ms")
+        self.place.run("tc", "qdisc", "replace", "dev", "eth0", "root", *bucket)
 
     def kill(self, program: str | None = None) -> None:
         """End a program of the node at once, for example slurmd; with None everything on it, like a loss of power."""
@@ -154,8 +156,9 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment, with which SLURM's programs find this cluster."""
-        return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        """This process's environment, with its Python first and SLURM's programs finding this cluster."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def run(self, *words: str | Path, check: bool = True, cwd: Path = ROOT, **variables: str) -> str:
         """Output of a command on the login node, run with further environment variables."""
@@ -169,7 +172,7 @@ class Cluster:
     def node_states(self) -> dict[str, str]:
         """Node -> what sinfo says of it; nothing while the controller does not answer."""
         lines = self.run("sinfo", "--noheader", "--Node", "--partition=work", "--format=%N %t", check=False)
-        return {name: state for name, state in re.findall(r"^(node\d+) (\S+)$", lines, re.MULTILINE)}
+        return dict(re.findall(r"^(node\d+) (\S+)$", lines, re.MULTILINE))
 
     def drain(self, node: str) -> None:
         """Give the node no further job."""
