@@ -4,7 +4,7 @@ SEED_DIST_FAULT.
 `SEED_DIST_FAULT=checkpoint.files_written:1:400:kill` kills rank 1 at that point of step 400. Several, separated by
 commas; `*` matches every rank or step. Actions: `kill` (SIGKILL to itself), `exit0` (leaves with success, which no
 supervisor may take for success), `raise`, `stop` (SIGSTOP: hangs without dying), `full` (the error of a full disk),
-`term` (SIGTERM to itself, as a batch system would send it), `slow` (a second's sleep).
+`term` (SIGTERM to itself, as a batch system would send it), `slow` (three seconds pass).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from seed_dist.errors import ConfigError
 
 VARIABLE = "SEED_DIST_FAULT"
+_SLOW_S = 3.0
 ACTIONS = ("kill", "exit0", "raise", "stop", "full", "term", "slow")
 
 
@@ -74,7 +75,7 @@ def _act(action: str, point: str) -> None:
     elif action == "term":
         os.kill(os.getpid(), signal.SIGTERM)
     elif action == "slow":
-        time.sleep(1)
+        time.sleep(_SLOW_S)
     elif action == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)
     else:

@@ -16,7 +16,7 @@ from tests.cluster.cluster import Cluster, Job, restored, wait_until
 from tests.cluster.training import SLOW, Training, assert_same_end
 
 pytestmark = [pytest.mark.timeout(600)]
-STEPS = 20
+STEPS = 10
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 
 
@@ -60,20 +60,20 @@ def test_preempted_jobs_save_and_go_on_where_they_were(
 ) -> None:
     with restored(cluster):
         job = training.submit(cluster)
-        training.wait_for_step(5, job)
+        training.wait_for_step(3, job)
         urgent = cluster.submit("--partition=urgent", "--nodes=3", "--exclusive", "--wrap=srun sleep 1")
         assert urgent.wait_for(*ENDED) == "COMPLETED"
         finish(job, training, straight, restarts=1)
         (stop,) = training.events("stop")
         assert training.events("start")[1]["source"].endswith(f"step_{stop['step']:08d}"), "no step is done twice"
-        assert stop["step"] > 5
+        assert stop["step"] > 3
 
 
 def test_a_node_that_falls_silent_is_replaced(cluster: Cluster, training: Training, straight: Training) -> None:
     """No packet says that it is gone: the others wait in a collective until SLURM misses the node."""
     with restored(cluster):
         job = training.submit(cluster)
-        training.wait_for_step(7, job)
+        training.wait_for_step(4, job)
         assert job.facts()["NodeList"] == "node[1-2]"
         cluster.nodes["node2"].link("down")
         wait_until(lambda: job.restarts == 1, 90, job.facts)
@@ -85,9 +85,9 @@ def test_a_node_that_falls_silent_is_replaced(cluster: Cluster, training: Traini
 def test_a_short_break_of_a_link_is_not_noticed(cluster: Cluster, training: Training, straight: Training) -> None:
     with restored(cluster):
         job = training.submit(cluster)
-        training.wait_for_step(3, job)
+        training.wait_for_step(2, job)
         cluster.nodes["node2"].link("down")
-        time.sleep(3)
+        time.sleep(4)
         cluster.nodes["node2"].link("up")
         finish(job, training, straight, restarts=0)
 
@@ -98,7 +98,7 @@ def test_without_a_controller_the_job_goes_on_and_is_requeued_when_it_is_back(
     """Meanwhile a node is drained: the job stays on it while it runs, and is not put on it again."""
     with restored(cluster):
         job = training.submit(cluster)
-        training.wait_for_step(5, job)
+        training.wait_for_step(3, job)
         cluster.drain("node1")
         cluster.kill_controller()
         log = cluster.folder / f"job-{job.number}.log"
@@ -116,12 +116,12 @@ def test_without_a_controller_the_job_goes_on_and_is_requeued_when_it_is_back(
 def test_a_cancelled_job_saves_and_does_not_come_back(cluster: Cluster, training: Training) -> None:
     with restored(cluster):
         job = training.submit(cluster)
-        training.wait_for_step(7, job)
+        training.wait_for_step(4, job)
         job.cancel()
         job.wait_for("CANCELLED")
         wait_until(lambda: not job.processes(), 30, job.processes)
         (stop,) = training.events("stop")
-        assert training.saved_steps() == [5, stop["step"]]
+        assert training.saved_steps() == [3, stop["step"]]
         time.sleep(8)  # longer than a requeued job waits
         assert (job.state, job.restarts) == ("CANCELLED", 0), job.log
 
@@ -132,19 +132,19 @@ def test_signals_at_any_moment_cost_one_requeue_each(cluster: Cluster, training:
     faults = (
         SLOW,
         "train.before_step:1:0:term",
-        "checkpoint.file_written:0:5:term",
-        "train.before_step:*:8:term,train.before_advance:*:8:term",
+        "checkpoint.file_written:0:3:term",
+        "train.before_step:*:6:term,train.before_advance:*:6:term",
     )
     with restored(cluster):
         job = training.submit(cluster, SEED_DIST_FAULT=",".join(faults))
         finish(job, training, straight, restarts=3)
-        assert [stop["step"] for stop in training.events("stop")] == [1, 6, 9]
+        assert [stop["step"] for stop in training.events("stop")] == [1, 4, 7]
 
 
 @pytest.mark.cluster
 def test_time_limits_are_met_again_and_again(cluster: Cluster, tmp_path: Path) -> None:
     """No `--signal`, nothing that a cluster would have to set: the ranks ask how much time is left."""
-    steps = 70
+    steps = 24
     alone = Training(tmp_path / "alone", steps)
     cut = alone.copy(tmp_path / "cut")
     alone.run_undisturbed(tmp_path)

@@ -17,17 +17,17 @@ from tests.cluster.cluster import Cluster, Job, wait_until
 from tests.features import tiny_workspace
 from tests.harness import finish, start_module_ranks
 
-# A step of the tiny model takes milliseconds. With this one lasts a second, and there is time for something to happen.
+# A step of the tiny model takes milliseconds. With this one lasts three seconds, and there is time for something to happen.
 SLOW = "train.before_step:0:*:slow"
 
 
 class Training:
-    """The stage `lora` in a workspace of its own: `steps` steps and a save after every fifth."""
+    """The stage `lora` in a workspace of its own: `steps` steps and a save after every third."""
 
     def __init__(self, work: Path, steps: int, **options: object) -> None:
         self.work, self.steps, self.folder = work, steps, work / "lora"
         work.mkdir(exist_ok=True)
-        chosen = {"steps": steps, "checkpoint_every": 5, "validate_every": steps, "log_every": 1, **options}
+        chosen = {"steps": steps, "checkpoint_every": 3, "validate_every": steps, "log_every": 1, **options}
         settings = [*tiny_workspace(work), *(f"lora_training.{name}={value}" for name, value in chosen.items())]
         self.settings = [word for item in settings for word in ("--set", item)]
 
