@@ -24,6 +24,9 @@ STAGES = ("causal_qformer", "codebook", "lora")
 StageName = Literal["causal_qformer", "codebook", "lora"]
 
 _STRICT = ConfigDict(extra="forbid")
+# What the watchdog tells apart in a training (seed_dist.watch.heartbeat); all ranks go through them together.
+Phase = Literal["start", "load", "data", "forward", "backward", "step", "validate", "save", "export"]
+
 # Scalars are strict ("3" is no number); sections are not, because YAML gives mappings for them.
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
@@ -153,6 +156,9 @@ class EngineConfig:
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     deepspeed: Str = "auto"  # a file of ds_configs/, or a path
     collective_timeout_s: Annotated[Float, Field(gt=0)] = 600.0
+    # Without a sign of life for longer, a rank is taken for hung. Phases that are not named get a share of the above.
+    phase_timeout_s: dict[Phase, Annotated[Float, Field(gt=0)]] = Field(default_factory=dict)
+    straggler_factor: Annotated[Float, Field(gt=1)] = 2.0  # so much slower than the others is worth a warning
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -4,11 +4,14 @@ SEED_DIST_FAULT.
 `SEED_DIST_FAULT=checkpoint.files_written:1:400:kill` kills rank 1 at that point of step 400. Several, separated by
 commas; `*` matches every rank or step. Actions: `kill` (SIGKILL to itself), `exit0` (leaves with success, which no
 supervisor may take for success), `raise`, `stop` (SIGSTOP: hangs without dying), `full` (the error of a full disk),
-`term` (SIGTERM to itself, as a batch system would send it), `slow` (three seconds pass).
+`term` (SIGTERM to itself, as a batch system would send it), `segv` and `abort` (crashes in C), `hang` (C code that
+holds the interpreter's lock for ever), `sleep` (half a second: a straggler), `memory` (takes memory until there is
+none).
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import signal
@@ -19,8 +22,7 @@ from dataclasses import dataclass
 from seed_dist.errors import ConfigError
 
 VARIABLE = "SEED_DIST_FAULT"
-_SLOW_S = 3.0
-ACTIONS = ("kill", "exit0", "raise", "stop", "full", "term", "slow")
+ACTIONS = ("kill", "exit0", "raise", "stop", "full", "term", "segv", "abort", "hang", "sleep", "memory")
 
 
 class InjectedFaultError(RuntimeError):
@@ -74,9 +76,26 @@ def _act(action: str, point: str) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
     elif action == "term":
         os.kill(os.getpid(), signal.SIGTERM)
-    elif action == "slow":
-        time.sleep(_SLOW_S)
+    elif action == "segv":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif action == "abort":
+        os.abort()
+    elif action == "hang":
+        _hang_with_lock()
+    elif action == "sleep":
+        time.sleep(0.5)
+    elif action == "memory":
+        hoard = []
+        while True:
+            hoard.append(b"x" * (1 << 24))
     elif action == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)
     else:
         raise InjectedFaultError(f"fault injected at {point}")
+
+
+def _hang_with_lock() -> None:
+    """Lock a C mutex twice, which no signal ends; PyDLL calls keep the interpreter's lock."""
+    library, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(128)  # zeros are an unlocked pthread mutex
+    library.pthread_mutex_lock(mutex)
+    library.pthread_mutex_lock(mutex)

@@ -6,14 +6,16 @@ function that takes a Comm gives the same answer for 1 rank x B rows and n ranks
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from seed_dist.errors import SeedDistError
+from seed_dist.errors import SeedDistError, TrainingError
 
 T = TypeVar("T")
 
@@ -43,8 +45,16 @@ class Comm(Protocol):
     def gather_with_gradient(self, tensor: Tensor) -> Tensor:
         """As `gather`; the gradient of this rank's rows is the sum of what all ranks computed for them."""
 
-    def agree(self, flag: bool) -> bool:
-        """True on all ranks when any rank says True (logical or)."""
+    @property
+    def waited_s(self) -> float:
+        """Seconds that this process has spent in sums and gathers so far, most of them waiting for others. (On a GPU
+        they only enter its queue.)
+        """
+
+    def agree(self, flag: bool, tag: int = 0) -> bool:
+        """True on all ranks when any rank says True (logical or). TrainingError on all ranks when their tags differ:
+        then one has left out a collective, and all that follow would meet the wrong ones.
+        """
 
     def gather_objects(self, value: T) -> list[T]:
         """Small picklable values of all ranks, in rank order, on every rank."""
@@ -58,6 +68,7 @@ class LocalComm:
 
     rank = 0
     size = 1
+    waited_s = 0.0
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
@@ -77,7 +88,7 @@ class LocalComm:
     def gather_with_gradient(self, tensor: Tensor) -> Tensor:
         return tensor
 
-    def agree(self, flag: bool) -> bool:
+    def agree(self, flag: bool, tag: int = 0) -> bool:
         return flag
 
     def gather_objects(self, value: T) -> list[T]:
@@ -95,13 +106,15 @@ class ProcessGroupComm:
 
     def __init__(self, device: torch.device | str) -> None:
         self.rank, self.size, self.device = dist.get_rank(), dist.get_world_size(), torch.device(device)
+        self.waited_s = 0.0
 
     def barrier(self) -> None:
         self.agree(False)
 
     def sum(self, tensor: Tensor) -> Tensor:
         total = tensor.detach().clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
+        with self._waiting():
+            dist.all_reduce(total)
         return total
 
     def mean(self, tensor: Tensor) -> Tensor:
@@ -110,16 +123,29 @@ class ProcessGroupComm:
     def gather(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach().contiguous()
         gathered = tensor.new_empty((self.size * tensor.shape[0], *tensor.shape[1:]))
-        dist.all_gather(list(gathered.chunk(self.size)), tensor)
+        with self._waiting():
+            dist.all_gather(list(gathered.chunk(self.size)), tensor)
         return gathered
 
     def gather_with_gradient(self, tensor: Tensor) -> Tensor:
         return cast(Tensor, _GatherWithGradient.apply(tensor, self))  # type: ignore[no-untyped-call]
 
-    def agree(self, flag: bool) -> bool:
-        votes = torch.tensor([int(flag)], dtype=torch.int32)
+    def agree(self, flag: bool, tag: int = 0) -> bool:
+        votes = torch.tensor([int(flag), tag, -tag], dtype=torch.int64)
         dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-        return bool(votes.item())
+        said, largest, smallest = votes[0].item(), votes[1].item(), -votes[2].item()
+        if largest != smallest:
+            raise TrainingError(
+                f"rank {self.rank} votes on step {tag}, but others are at {smallest} to {largest}: one of them has left "
+                "out a collective. That is a defect; the newest checkpoint is good."
+            )
+        return bool(said)
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        began_s = time.perf_counter()
+        yield
+        self.waited_s += time.perf_counter() - began_s
 
     def gather_objects(self, value: T) -> list[T]:
         gathered: list[Any] = [None] * self.size

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from seed_dist.config import TrainConfig
 from seed_dist.dist.build_ops import OP_NAME, ensure_built
 from seed_dist.dist.comm import Comm
+from seed_dist.faults import fault_point
 
 ParameterGroups = list[dict[str, Any]]
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -196,7 +197,20 @@ def start_engine(
         torch.distributed.broadcast(parameter.data, src=0)
     with _own_parameter_broadcast():
         engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=ds_config, dist_init_required=False)
+    _set_fault_points(engine, optimizer, comm)
     return Engine(module, engine, comm)
+
+
+def _set_fault_points(engine: Any, optimizer: Any, comm: Comm) -> None:
+    """Where a test may make a rank fail inside DeepSpeed; `step` counts this process's own."""
+    reduce = engine.optimizer.average_tensor
+
+    def average_tensor(*arguments: Any) -> None:
+        fault_point("engine.reduce", comm.rank, engine.global_steps)
+        reduce(*arguments)
+
+    engine.optimizer.average_tensor = average_tensor
+    optimizer.register_step_post_hook(lambda *_: fault_point("engine.updated", comm.rank, engine.global_steps))
 
 
 def compile_fused_adam(folder: Path) -> Path:

@@ -27,6 +27,21 @@ def log_step(run: Run, outputs: list[dict[str, Tensor]], values: dict[str, float
     scale = {"loss_scale": run.engine.loss_scale} if run.engine.dtype == torch.float16 else {}
     run.journal.write("step", run.state.step, **means, **values, **rate, **scale, **run.stage.running_metrics())
     run.progress.update(run.state.step, means["loss"], rate["samples_per_s"])
+    _flag_stragglers(run, values["own_s"], values["step_s"])
+
+
+def _flag_stragglers(run: Run, own_s: float, step_s: float) -> None:
+    """Say once which ranks keep the others waiting. The times travel over gloo, past the GPU's queue."""
+    times = run.engine.comm.gather(torch.tensor([own_s], dtype=torch.float64)).tolist()
+    for rank in run.stragglers.newly_found(times, step_s):
+        run.journal.write("straggler", run.state.step, rank=rank, own_s_by_rank=[round(time, 4) for time in times])
+        if run.engine.comm.rank == 0:
+            _LOG.warning(
+                "step %d: rank %d takes %.3g s by itself, and all wait for it; look at its node (disk, load).",
+                run.state.step,
+                rank,
+                times[rank],
+            )
 
 
 def count_skip(run: Run, outputs: list[dict[str, Tensor]]) -> None:

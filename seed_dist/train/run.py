@@ -14,6 +14,8 @@ from seed_dist.obs.progress import Progress
 from seed_dist.train.data import Order
 from seed_dist.train.stages.base import Stage
 from seed_dist.train.state import TrainState
+from seed_dist.train.stragglers import Stragglers
+from seed_dist.watch.heartbeat import Heartbeat
 
 
 class Outcome(enum.Enum):
@@ -38,3 +40,5 @@ class Run:
     progress: Progress
     stop: StopRequest
     seed: int
+    heartbeat: Heartbeat
+    stragglers: Stragglers

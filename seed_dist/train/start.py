@@ -32,6 +32,8 @@ from seed_dist.train.stages import EXPORT
 from seed_dist.train.stages.base import Stage
 from seed_dist.train.stages.build import build_stage
 from seed_dist.train.state import TrainState, derived_seed, seed_everything
+from seed_dist.train.stragglers import Stragglers
+from seed_dist.train.watching import watched_attempt
 
 CHECKPOINTS = "checkpoints"
 _LOG = logging.getLogger("seed_dist")
@@ -59,9 +61,14 @@ class Request:
 def run_stage(request: Request, data: StageData, comm: Comm, stop: StopRequest | None = None) -> Outcome:
     """Train one stage as far as asked, or until `stop`, and export it when it is finished."""
     recipe, training = request.recipe, request.recipe.training(request.stage)
-    with _own_run_directory(request, comm) as folder, copied_to_mlflow(folder, request.mlflow, comm.rank):
+    with (
+        _own_run_directory(request, comm) as folder,
+        watched_attempt(folder, comm, recipe.engine) as this_attempt,
+        copied_to_mlflow(folder, request.mlflow, comm.rank),
+    ):
         seed_everything(recipe.seed, request.stage, "initial weights")  # equal on all ranks
         stage = build_stage(recipe, request.stage, request.work, data, comm)
+        this_attempt.heartbeat.beat("load", 0)
         start = _find_start(request, folder, comm)
         if start is None or start.weights_only:
             stage.prepare()  # before the engine copies the parameters into its fp32 masters
@@ -86,11 +93,15 @@ def run_stage(request: Request, data: StageData, comm: Comm, stop: StopRequest |
             progress=Progress(request.stage, training.steps, state.step, comm.rank == 0),
             stop=StopRequest() if stop is None else stop,
             seed=recipe.seed,
+            heartbeat=this_attempt.heartbeat,
+            stragglers=Stragglers(recipe.engine.straggler_factor),
         )
         outcome = train(run, last_step)
         if outcome is Outcome.FINISHED:
+            run.heartbeat.beat("export", state.step)
             _export(request, run, folder)
         journal.close()
+        this_attempt.ends(outcome, state.step)
     return outcome
 
 

@@ -33,10 +33,16 @@ def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
         announce(step)
         return read_step(run, step, slot)
 
+    def read_of(thread: int) -> tuple[str, float] | None:
+        """Asked for only while the loop waits: then the watchdog should know for what."""
+        found = train.read_of(thread)
+        run.heartbeat.detail(found[0] if found else "")
+        return found
+
     work = Work(
         make=make,
         slots=lambda: [_slot(run) for _ in range(count)],
-        read_of=train.read_of,
+        read_of=read_of,
         timeout_s=timeout_s,
     )
     return prefetched(work, run.state.step, last_step)
@@ -44,7 +50,9 @@ def steps_ahead(run: Run, last_step: int) -> Iterator[list[dict[str, Tensor]]]:
 
 def read_step(run: Run, step: int, slot: list[Buffers]) -> list[dict[str, Tensor]]:
     """This rank's micro-batches of a step, a function of the step number; the stored features lie in `slot`."""
-    parts = zip(run.order.micro_batches(step), slot, strict=True)
+    micro_batches = run.order.micro_batches(step)
+    run.heartbeat.samples(step, np.concatenate(micro_batches).tolist())
+    parts = zip(micro_batches, slot, strict=True)
     return [run.stage.make_batch(ids, step, buffers) for ids, buffers in parts]
 
 

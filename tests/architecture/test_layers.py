@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("assets",),  # its command reads recipes
     ("data", "losses", "models"),
     ("glyphs",),  # uses the models' torchvision guard and painter
-    ("obs",),
+    ("obs", "watch"),
     ("dist",),
     ("convert", "encode", "eval", "ops", "plan", "tokenize", "train"),
     ("demo",),

@@ -16,7 +16,7 @@ from tests.cluster.cluster import Cluster, Job, restored, wait_until
 from tests.cluster.training import SLOW, Training, assert_same_end
 
 pytestmark = [pytest.mark.timeout(600)]
-STEPS = 10
+STEPS = 12
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 
 
@@ -144,7 +144,7 @@ def test_signals_at_any_moment_cost_one_requeue_each(cluster: Cluster, training:
 @pytest.mark.cluster
 def test_time_limits_are_met_again_and_again(cluster: Cluster, tmp_path: Path) -> None:
     """No `--signal`, nothing that a cluster would have to set: the ranks ask how much time is left."""
-    steps = 24
+    steps = 45
     alone = Training(tmp_path / "alone", steps)
     cut = alone.copy(tmp_path / "cut")
     alone.run_undisturbed(tmp_path)
