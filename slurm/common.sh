@@ -22,26 +22,36 @@ export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 WDS_SECURE=1 TOKENIZERS_PARALLELI
 export TORCH_EXTENSIONS_DIR="${TORCH_EXTENSIONS_DIR:-$PWD/.venv/torch_extensions}"
 export SEED_DIST_CACHE="${SEED_DIST_CACHE:-$PWD/.venv/cache}"
 
-# A command that was asked to stop has saved and ends with 75 ("try again"): the job goes back into the queue, if it is
-# still SLURM's running job. One that was cancelled stays cancelled, one that was pre-empted is in the queue already.
-# While the controller does not answer this asks again, every 10 seconds for a quarter of an hour.
-requeue_when_stopped() {
-    [ "$?" -eq 75 ] || return 0
+# How a job ends. A training that was asked to stop has saved and ends with 75 ("try again"). After any other end the cause
+# is told on one page, and judged: what may pass by itself is tried again, what would only repeat itself is not.
+end_of_job() {
+    local code=$?
+    if [ "$code" -ne 75 ] && [ -n "${WORK:-}" ]; then
+        python -m seed_dist.watch "$WORK" --exit-code "$code" || code=$?
+    fi
+    [ "$code" -ne 75 ] || requeue
+    exit "$code"
+}
+
+# Back into the queue, if it is still SLURM's running job: one that was cancelled stays cancelled, one that was pre-empted
+# or has lost a node is in the queue already. A controller that does not answer is asked every 10 seconds for a quarter
+# of an hour.
+requeue() {
     local state try
     for try in {1..90}; do
         if state=$(squeue --noheader --jobs "$SLURM_JOB_ID" --format=%T); then
             if [ "$state" != RUNNING ]; then
-                echo "job $SLURM_JOB_ID is not requeued by itself: it is ${state:-gone}"
-                return 0
+                echo "job $SLURM_JOB_ID is not requeued from here: it is ${state:-gone}"
+                return
             fi
             ! scontrol requeue "$SLURM_JOB_ID" || return 0
         fi
         echo "job $SLURM_JOB_ID is not requeued yet (try $try of 90)"
         sleep 10
     done
-    echo "error: job $SLURM_JOB_ID has saved but could not be requeued; run: scontrol requeue $SLURM_JOB_ID" >&2
+    echo "error: job $SLURM_JOB_ID could not be requeued; run: scontrol requeue $SLURM_JOB_ID" >&2
 }
-trap requeue_when_stopped EXIT
+trap end_of_job EXIT
 
 echo "job $SLURM_JOB_ID ($SLURM_JOB_NAME), attempt $((${SLURM_RESTART_COUNT:-0} + 1)), ${SLURM_JOB_NUM_NODES:-1} node(s)," \
     "meeting at $MASTER_ADDR:$MASTER_PORT, recipe ${RECIPE:-}, workspace ${WORK:-}"

@@ -35,6 +35,11 @@ esac
 """
 
 
+FAKE_SQUEUE = """#!/bin/sh
+echo "${STATE:-RUNNING}"
+"""
+
+
 def name_of(path: Path) -> str:
     return path.name
 
@@ -45,7 +50,7 @@ def run_batch(
     """Run a batch script as on the first node of a job; its exit code, and the words and environment of each srun."""
     programs = tmp_path / "bin"
     programs.mkdir(exist_ok=True)
-    for name, text in {"srun": FAKE_SRUN, "scontrol": FAKE_SCONTROL}.items():
+    for name, text in {"srun": FAKE_SRUN, "scontrol": FAKE_SCONTROL, "squeue": FAKE_SQUEUE}.items():
         (programs / name).write_text(text)
         (programs / name).chmod(stat.S_IRWXU)
     record = tmp_path / "record.jsonl"
@@ -157,6 +162,13 @@ def test_a_training_that_stopped_in_time_is_requeued(script: Path, tmp_path: Pat
     assert code == EXIT_STOPPED
     assert len(calls) == 1
     assert (tmp_path / "record.jsonl.requeued").exists()
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "PENDING"])
+def test_a_job_that_was_cancelled_or_requeued_by_others_is_left_alone(state: str, tmp_path: Path) -> None:
+    code, _ = run_batch(ROOT / "slurm" / "lora.sbatch", tmp_path, SRUN_CODE=str(EXIT_STOPPED), STATE=state)
+    assert code == EXIT_STOPPED
+    assert not (tmp_path / "record.jsonl.requeued").exists()
 
 
 def test_jobs_and_attempts_meet_at_different_ports(tmp_path: Path) -> None:

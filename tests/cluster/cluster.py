@@ -227,12 +227,12 @@ class Job:
         path = Path(self.facts().get("StdOut", "none"))
         return path.read_text(errors="replace") if path.is_file() else ""
 
-    def wait_for(self, *states: str, timeout_s: float = 120) -> str:
+    def wait_for(self, *states: str, timeout_s: float = 300) -> str:
         """Wait until it is in one of these states; the value is that one."""
         wait_until(lambda: self.state in states, timeout_s, lambda: f"{self.facts()}\n{self.log[-6000:]}")
         return self.state
 
-    def wait_for_log(self, text: str, count: int = 1, timeout_s: float = 120) -> None:
+    def wait_for_log(self, text: str, count: int = 1, timeout_s: float = 300) -> None:
         """Wait until the log has `text` so many times."""
         wait_until(lambda: self.log.count(text) >= count, timeout_s, lambda: f"{self.facts()}\n{self.log[-6000:]}")
 

@@ -17,8 +17,8 @@ from tests.cluster.cluster import Cluster, Job, wait_until
 from tests.features import tiny_workspace
 from tests.harness import finish, start_module_ranks
 
-# A step of the tiny model takes milliseconds. With these one lasts more than a second, and there is time for something to
-# happen.
+# A step of the tiny model takes milliseconds. With these one lasts more than a second, and there is time for
+# something to happen.
 SLOW = ",".join(["train.before_step:0:*:sleep"] * 3)
 
 
@@ -61,7 +61,7 @@ class Training:
 
     def wait_for_step(self, step: int, job: Job) -> None:
         """Wait until the job has done so many steps."""
-        wait_until(lambda: self.newest_step() >= step, 120, lambda: job.log)
+        wait_until(lambda: self.newest_step() >= step, 300, lambda: job.log)
 
     def saved_steps(self) -> list[int]:
         """Steps of the checkpoints that were finished, in order, over all attempts."""
