@@ -23,11 +23,14 @@ export TORCH_EXTENSIONS_DIR="${TORCH_EXTENSIONS_DIR:-$PWD/.venv/torch_extensions
 export SEED_DIST_CACHE="${SEED_DIST_CACHE:-$PWD/.venv/cache}"
 
 # How a job ends. A training that was asked to stop has saved and ends with 75 ("try again"). After any other end the cause
-# is told on one page, and judged: what may pass by itself is tried again, what would only repeat itself is not.
+# is told on one page and judged, from the exit code and what the run directory knows of its attempts: what may pass by
+# itself is tried again, what would only repeat itself is not.
 end_of_job() {
-    local code=$?
-    if [ "$code" -ne 75 ] && [ -n "${WORK:-}" ]; then
-        python -m seed_dist.watch "$WORK" --exit-code "$code" || code=$?
+    local code=$? verdict=0
+    if [ "$code" -ne 75 ]; then
+        python -m seed_dist.watch "${WORK:-.}" --exit-code "$code" || verdict=$?
+        # Without a Python that runs (126, 127) there is no verdict.
+        [ "$verdict" -eq 126 ] || [ "$verdict" -eq 127 ] || code=$verdict
     fi
     [ "$code" -ne 75 ] || requeue
     exit "$code"

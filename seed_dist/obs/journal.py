@@ -5,6 +5,7 @@
     {"event": "validation", "step": 500, "i2t_r1": 0.41, ...}
     {"event": "checkpoint", "step": 500, "path": "step_00000500", "seconds": 0.2}
     {"event": "skipped",    "step": 512, ...}                                gradients were not finite: nothing changed
+    {"event": "straggler",  "step": 600, "rank": 3, "own_s_by_rank": [...]}  all wait for that rank
     {"event": "stop",       "step": 700, "reason": "SIGTERM"}   {"event": "finished", "step": 1000}
 
 Units stand in the names; `time_s` is seconds since 1970. Lines are flushed to the disk about once per second and at

@@ -34,14 +34,15 @@ from seed_dist.watch.attempts import (
 )
 from seed_dist.watch.causes import find_cause, write_page
 from seed_dist.watch.slurm import Job, asked, own_job
-from seed_dist.watch.verdict import Ending, decide
+from seed_dist.watch.verdict import EXIT_REQUEUE, Ending, decide
 
 _TAIL_LINES = 20
 
 
 def main() -> None:
     args = _parse()
-    job = asked(own_job())
+    is_urgent = args.exit_code == EXIT_REQUEUE  # the batch system's patience may be nearly over
+    job = own_job() if is_urgent else asked(own_job())
     run = args.folder if (args.folder / INCIDENTS).is_dir() else newest_run(args.folder, job.number, job.restart)
     folders = attempt_folders(run) if run is not None else []
     if args.exit_code is None:

@@ -1,11 +1,12 @@
 """The cause of death on one page, from the notes of an attempt: who failed first, where, what is lost, what to do.
 
 Kinds of death:
-  killed     a signal from outside, or no word at all      crash      segmentation fault, abort and the like
-  left       the process ended itself too early            exception  a Python exception that nobody expected
-  error      one of seed_dist.errors                       device     the GPU, its driver or NCCL
-  oom        no memory left                                hang       no sign of life for too long
-  network    ranks lost each other and none of them died   unknown    nobody left a note: the node went, say
+  killed     a signal from outside                         crash      segmentation fault, abort and the like
+  left       the process ended itself too early            gone       one of these, but its parent had asked first
+  exception  a Python exception that nobody expected       error      one of seed_dist.errors
+  device     the GPU, its driver or NCCL                   oom        no memory left
+  hang       no sign of life for too long                  network    ranks lost each other and none of them died
+  unknown    nobody left a note: the node went, say
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _NEXT = {
     "killed": "Look who sends signals to this job; a requeue goes on from the checkpoint.",
     "crash": "Look at the stack; the same crash at another node is a defect, at the same node perhaps its memory.",
     "left": "Something ended the process without an error, which is a defect: look at the stack and the log.",
+    "gone": "Look at the launcher's message for its exit code; a requeue goes on from the checkpoint.",
     "exception": "Read the traceback; the same command goes on from the checkpoint.",
     "error": "Do what the message says, then run the same command again.",
     "device": "Requeue; if the same node fails again, exclude it (sbatch --exclude=HOST) and tell its owner.",
@@ -98,15 +100,29 @@ def _own_failures(errors: list[ErrorNote], deaths: list[DeathNote], attempt: Pat
 def _hangs(deaths: list[DeathNote], attempt: Path) -> Dated:
     """In order of where they hang, not of when it was noticed: the others hang because they wait for the first one."""
     found: Dated = []
+    everybody = [state for note in deaths for state in note.ranks]
     for note in deaths:
         for state in note.ranks:
             if note.why == "hung" and state.rank == note.suspect:
                 how = "stopped by a signal" if state.is_stopped else f"in phase {state.phase}"
-                what = f"no sign of life for {state.age_s:.0f} s, {how}"
+                what = f"no sign of life for {state.age_s:.0f} s, {how}{_different_places(everybody)}"
                 place = (0.0 if state.is_stopped else 1e9 if state.waits_for_others else 1e6) + state.step
                 cause = _of_state("hang", what, state, note.host)
                 found.append((place, replace(cause, time_s=note.time_s, evidence=_stack(attempt, state.rank))))
     return found
+
+
+def _different_places(states: list[RankState]) -> str:
+    """Said when all wait for each other in collectives, and not in the same ones."""
+    places: dict[tuple[int, str], list[int]] = {}
+    for state in states:
+        places.setdefault((state.step, state.phase), []).append(state.rank)
+    if len(places) == 1 or not all(state.waits_for_others for state in states):
+        return ""
+    where = "; ".join(
+        f"{_ranks(tuple(ranks))} in {phase} after {step} steps" for (step, phase), ranks in places.items()
+    )
+    return f": all wait for each other, but in different places ({where}), so one has left out a collective"
 
 
 def _lost(errors: list[ErrorNote]) -> Dated:
@@ -158,8 +174,8 @@ def _of_death(state: RankState, note: DeathNote, attempt: Path) -> Cause:
     elif state.exit_code is not None:
         kind, what = "left", f"left in the middle of the run with exit code {state.exit_code}"
     else:
-        kind, what = "killed", "ended without a word (SIGKILL, or the process left by itself)"
-    if note.oom_kill and kind == "killed":
+        kind, what = "gone", "ended without a word (SIGKILL, or the process left by itself)"
+    if note.oom_kill and kind in ("killed", "gone"):
         kind, what = "oom", f"{what}, and the kernel counts one more process killed for memory"
     return replace(_of_state(kind, what, state, note.host), evidence=stack)
 

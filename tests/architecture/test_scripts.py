@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 from seed_dist.dist.preempt import EXIT_STOPPED
+from seed_dist.watch.attempts import begin_attempt
+from seed_dist.watch.notes import DeathNote, RankState, write_death
+from seed_dist.watch.verdict import EXIT_REQUEUE
 from tests.architecture.sources import ROOT, help_of
 
 BATCH = sorted((ROOT / "slurm").glob("*.sbatch"))
@@ -50,7 +53,9 @@ def run_batch(
     """Run a batch script as on the first node of a job; its exit code, and the words and environment of each srun."""
     programs = tmp_path / "bin"
     programs.mkdir(exist_ok=True)
-    for name, text in {"srun": FAKE_SRUN, "scontrol": FAKE_SCONTROL, "squeue": FAKE_SQUEUE}.items():
+    python = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
+    fakes = {"srun": FAKE_SRUN, "scontrol": FAKE_SCONTROL, "squeue": FAKE_SQUEUE, "python": python}
+    for name, text in fakes.items():
         (programs / name).write_text(text)
         (programs / name).chmod(stat.S_IRWXU)
     record = tmp_path / "record.jsonl"
@@ -162,6 +167,24 @@ def test_a_training_that_stopped_in_time_is_requeued(script: Path, tmp_path: Pat
     assert code == EXIT_STOPPED
     assert len(calls) == 1
     assert (tmp_path / "record.jsonl.requeued").exists()
+    assert EXIT_REQUEUE == EXIT_STOPPED
+
+
+def test_a_training_that_died_is_requeued_until_it_dies_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "123456")
+    run = tmp_path / "work" / "lora"
+    run.mkdir(parents=True)
+    for is_requeued in (True, True, False):
+        attempt = begin_attempt(run, ["node3"])
+        state = RankState(0, 1, 9, "forward", 0.1, died_s=2.0, signal=9)
+        write_death(attempt, DeathNote("node3", 2.0, "died", 0, False, (state,)))
+        script = ROOT / "slurm" / "lora.sbatch"
+        code, _ = run_batch(script, tmp_path, SRUN_CODE="137", WORK=str(run.parent))
+        requeued = tmp_path / "record.jsonl.requeued"
+        assert (code, requeued.exists()) == ((EXIT_STOPPED, True) if is_requeued else (137, False))
+        requeued.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "PENDING"])

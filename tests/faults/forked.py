@@ -20,7 +20,7 @@ _CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
 
 @dataclass(frozen=True)
 class Ended:
-    """How a rank ended. `code` as in `Process.exitcode`: negative for a signal. `after_s`: since the first one ended."""
+    """How a rank ended. `code` as in `Process.exitcode`: negative for a signal. `after_s`: since the first."""
 
     code: int
     after_s: float

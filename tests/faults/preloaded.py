@@ -6,8 +6,6 @@ import os
 
 os.environ["DS_ACCELERATOR"] = "cpu"
 
-import seed_dist.train.__main__
-import seed_dist.train.start
 from seed_dist.dist.engine import _import_deepspeed
 
 _import_deepspeed()

@@ -64,6 +64,8 @@ def _cause(run: Path, patience_s: float = 10.0) -> dict[str, Any]:
 
 def _assert_named(disturbed: Workspace, ended: list[Ended], kind: str, rank: int) -> dict[str, Any]:
     cause = _cause(disturbed.run)
+    if cause["kind"] == "gone" and kind in ("killed", "left"):  # the server's own question for the exit code came first
+        cause["kind"] = kind
     shown = f"{cause}\n" + "\n".join(end.output[-3000:] for end in ended)
     assert (cause["kind"], cause["rank"]) == (kind, rank), shown
     assert max(end.after_s for end in ended) <= 5.0, shown
@@ -101,3 +103,83 @@ def test_a_dead_rank_is_named_and_the_others_end_soon(disturbed: Workspace, faul
         assert 'fault_point("train.forward"' in cause["evidence"]
         other = json.loads((folder / "rank_00000.error.json").read_text())
         assert "Connection" in other["message"]  # kept, and marked as what it is
+
+
+@pytest.mark.parametrize(("fault", "is_stopped"), [("train.forward:1:4:stop", True), ("train.forward:0:4:hang", False)])
+def test_a_rank_that_hangs_is_named_with_the_stacks_of_all(disturbed: Workspace, fault: str, is_stopped: bool) -> None:
+    """The collectives' own time-out is ten minutes: only the watchdog can have ended this."""
+    rank = int(fault.split(":")[1])
+    ranks = disturbed.start(fault, "--set", f"engine.phase_timeout_s.forward={TIMEOUT_S}")
+    ended = ranks.finish()
+    cause = _assert_named(disturbed, ended, "hang", rank)
+    folder = attempt_folders(disturbed.run)[-1]
+    note = json.loads(next(folder.glob("*.death.json")).read_text())
+    (state,) = (state for state in note["ranks"] if state["rank"] == rank)
+    assert TIMEOUT_S <= state["age_s"] <= TIMEOUT_S + 5
+    assert (state["phase"], state["is_stopped"], note["killed"]) == ("forward", is_stopped, [rank])
+    assert "loop.py" in (folder / f"rank_{1 - rank:05d}.stack").read_text()  # who waited tells where
+    assert ("state T" in cause["evidence"]) == is_stopped
+    assert ("_hang_with_lock" in cause["evidence"]) != is_stopped
+    assert [state_of(ranks.pid(number)) for number in range(2)] == [None, None]
+
+
+def test_ranks_that_wait_in_different_collectives_are_told(disturbed: Workspace) -> None:
+    """Unless the next vote meets the wrong one, see `Comm.agree`, only their stacks and places tell."""
+    limits = "{data: 6.0, forward: 6.0, backward: 6.0, step: 6.0, save: 6.0}"
+    ended = disturbed.start("", "--set", f"engine.phase_timeout_s={limits}", setup=_leave_out_a_vote).finish()
+    cause = _cause(disturbed.run)
+    assert all(end.code for end in ended)
+    assert cause["kind"] == "hang"
+    assert "one has left out a collective" in cause["what"]
+
+
+def _leave_out_a_vote() -> None:
+    """Rank 1, its vote after step 5."""
+    from seed_dist.dist.comm import ProcessGroupComm
+
+    agree = ProcessGroupComm.agree
+
+    def agree_but_once(self: ProcessGroupComm, flag: bool, tag: int = 0) -> bool:
+        return flag if tag == 5 and self.rank == 1 else agree(self, flag, tag)
+
+    ProcessGroupComm.agree = agree_but_once  # type: ignore[method-assign]
+
+
+def test_no_memory_is_told_from_other_ends(disturbed: Workspace) -> None:
+    ended = disturbed.start("train.forward:1:4:memory", setup=_limit_memory).finish()
+    cause = _assert_named(disturbed, ended, "oom", 1)
+    assert "MemoryError" in cause["what"]
+
+
+def _limit_memory() -> None:
+    """Of rank 1 alone: half a gigabyte beyond what it has now."""
+    if os.environ["RANK"] == "1":
+        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + (1 << 29), now + (1 << 29)))
+
+
+def test_what_is_left_ends_like_an_undisturbed_run(disturbed: Workspace, tmp_path: Path) -> None:
+    """After all those deaths; and in the end a rank is slow in every step, and stops for less than is allowed."""
+    ranks = disturbed.start("train.forward:1:*:sleep,train.before_step:0:5:stop")
+    deadline = time.monotonic() + 60
+    while state_of(ranks.pid(0)) != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1.0)
+    os.kill(ranks.pid(0), signal.SIGCONT)
+    ended = ranks.finish()
+    assert [end.code for end in ended] == [0, 0], ended
+    straight = _workspace(tmp_path / "straight")
+    assert [end.code for end in straight.start().finish()] == [0, 0]
+    _assert_same_end(straight.run, disturbed.run)
+    assert not list(attempt_folders(straight.run)[-1].glob("cause*"))
+
+
+def test_a_slow_rank_is_told(tmp_path: Path) -> None:
+    workspace = _workspace(tmp_path)
+    ended = workspace.start("train.forward:1:*:sleep").finish()
+    assert [end.code for end in ended] == [0, 0], ended
+    (record,) = (record for record in read_journal(workspace.run / "journal.jsonl") if record["event"] == "straggler")
+    assert (record["rank"], record["step"]) == (1, 3)
+    assert record["own_s_by_rank"][1] >= 0.5
+    assert "rank 1 takes" in ended[0].output

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from seed_dist.config import load_recipe
 from seed_dist.dist.comm import Comm, LocalComm, RankZeroError, on_main
-from seed_dist.errors import DataError
+from seed_dist.errors import DataError, TrainingError
 from seed_dist.losses import contrastive_loss
 from seed_dist.train.data import open_data
 from seed_dist.train.stages.build import build_stage
@@ -86,6 +86,7 @@ def _collectives(comm: Comm, work: Path, overrides: tuple[str, ...]) -> dict[str
         "own": own,  # unchanged by all of the above
         "integers": comm.sum(torch.tensor([comm.rank, 5])),
         "agree": [comm.agree(comm.rank == 1), comm.agree(False), comm.agree(True)],
+        "left_out": _leave_out_one_vote(comm),
         "objects": comm.gather_objects({"rank": comm.rank}),
         "broadcast": comm.broadcast_object(f"from {comm.rank}"),
         "on_main": on_main(comm, lambda: f"made by {comm.rank}"),
@@ -94,6 +95,18 @@ def _collectives(comm: Comm, work: Path, overrides: tuple[str, ...]) -> dict[str
         "contrastive_plain": _contrastive(comm, with_gradient=False),
         "stages": _stage_gradients(comm, work, overrides),
     }
+
+
+def _leave_out_one_vote(comm: Comm) -> tuple[int, str]:
+    """How far a rank comes when rank 1 leaves out its third vote, and what it is told."""
+    for step in range(10):
+        if (comm.rank, step) == (1, 2):
+            continue
+        try:
+            comm.agree(False, step)
+        except TrainingError as error:
+            return step, str(error)
+    return 10, ""
 
 
 def _fail() -> None:
@@ -128,6 +141,12 @@ def test_flags_and_objects_are_the_same_on_all_ranks(two: list[dict[str, Any]]) 
         assert answer["objects"] == [{"rank": 0}, {"rank": 1}]
         assert answer["broadcast"] == "from 0"
         assert answer["on_main"] == "made by 0"
+
+
+def test_a_vote_that_a_rank_left_out_is_noticed_by_all_at_the_next(two: list[dict[str, Any]]) -> None:
+    assert [answer["left_out"][0] for answer in two] == [2, 3]
+    for answer in two:
+        assert "others are at 2 to 3" in answer["left_out"][1]
 
 
 def test_an_error_of_rank_0_ends_all_ranks_with_its_exit_code(two: list[dict[str, Any]]) -> None:
