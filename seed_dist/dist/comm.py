@@ -136,8 +136,8 @@ class ProcessGroupComm:
         said, largest, smallest = votes[0].item(), votes[1].item(), -votes[2].item()
         if largest != smallest:
             raise TrainingError(
-                f"rank {self.rank} votes on step {tag}, but others are at {smallest} to {largest}: one of them has left "
-                "out a collective. That is a defect; the newest checkpoint is good."
+                f"rank {self.rank} votes on step {tag}, but others are at {smallest} to {largest}: one of them has "
+                "left out a collective. That is a defect; the newest checkpoint is good."
             )
         return bool(said)
 

@@ -74,7 +74,11 @@ def open_comm(world: World, timeout_s: float, rendezvous: str | None = None) -> 
 
 
 def _meeting_point(world: World, rendezvous: str | None, timeout_s: float) -> tuple[Any, str | None]:
-    """A store or an address, one of the two; a single process needs neither a port nor a file."""
+    """A store or an address, one of the two; a single process needs neither a port nor a file.
+
+    torchrun keeps one store through all its restarts, and torch 2.13 looks into it as it is: the ranks would call at
+    the addresses of those that died, and wait. So every attempt has keys of its own.
+    """
     if rendezvous:
         return None, rendezvous
     if world.size == 1:
@@ -87,10 +91,14 @@ def _meeting_point(world: World, rendezvous: str | None, timeout_s: float) -> tu
                 "them, under srun export the first node's name and a free port in the batch script"
             ]
         )
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return None, "env://"  # torchrun itself listens there, and tells its attempts apart
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return meet(world, address, port, attempt_name(), timeout_s), None
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return meet(world, address, port, attempt_name(), timeout_s), None
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        address, port, world.size, is_master=False, timeout=timedelta(seconds=timeout_s)
+    )
+    attempt = f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return dist.PrefixStore(attempt, store), None  # type: ignore[attr-defined]
 
 
 def _prefer_loopback(world: World) -> None:

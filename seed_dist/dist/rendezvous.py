@@ -1,28 +1,30 @@
-"""Where the ranks of one attempt meet: a store at the first rank's address, told apart from everybody else's.
+"""Where the ranks of one attempt meet: at a store that rank 0 opens, if they are of its attempt.
 
-A port that is taken is passed over: rank 0 listens at the first free one of a few, and the others look for it there.
-Rank 0's store says which attempt it belongs to. So neither a foreign program at one of the ports is mistaken for it, nor
-can a process that an earlier attempt of a job left behind take a seat among the ranks of the next.
+Rank 0 answers everybody who calls at a port with the name of its attempt and the port of its store. A port that is
+taken is passed over: it answers at the first free one of a few, and the others look for it there. So neither a foreign
+program at one of the ports is mistaken for it, nor can a process that an earlier attempt of a job left behind take a
+seat among the ranks of the next. (torch's store by itself counts whoever comes, and waits for ever at a silent program.)
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 
-import torch.distributed as dist
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from seed_dist.errors import TrainingError
 from seed_dist.topology import World
 
 PORTS = 8  # from MASTER_PORT on
-_CONNECT_S = 2.0  # to something that listens; between machines of one cluster that is long
+_ANSWER_S = 5.0
 _PAUSE_S = 0.2
-_ATTEMPT = "seed_dist/attempt"
+_LONGEST = 1024  # bytes of an answer
 
 
 def attempt_name(env: Mapping[str, str] = os.environ) -> str:
@@ -31,47 +33,61 @@ def attempt_name(env: Mapping[str, str] = os.environ) -> str:
     return ".".join(env.get(name, "0") for name in names)
 
 
-def meet(world: World, address: str, port: int, attempt: str, timeout_s: float) -> dist.Store:
-    """The store that all ranks of `attempt` share. TrainingError when rank 0 finds no free port or this rank does not
-    find rank 0 in time."""
-    deadline = time.monotonic() + timeout_s
+def meet(world: World, address: str, port: int, attempt: str, timeout_s: float) -> Store:
+    """The store that all ranks of `attempt` share. TrainingError when rank 0 finds no free port, or this rank no rank 0
+    of its attempt in time.
+    """
     ports = range(port, port + PORTS)
     timeout = timedelta(seconds=timeout_s)
-    store = _listen(world, address, ports, timeout) if world.is_main else None
-    if store is not None:
-        store.set(_ATTEMPT, attempt)
-    while store is None:
-        store = next((found for p in ports if (found := _join(address, p, attempt, timeout)) is not None), None)
-        if store is None and time.monotonic() > deadline:
-            raise TrainingError(
-                f"rank {world.rank} found no rank 0 of attempt {attempt} at {address}, ports {ports[0]} to {ports[-1]}, "
-                f"within {timeout_s:.0f} s. Look at what rank 0 said; if it is running, whether the nodes may reach each "
-                "other's ports."
-            )
-        time.sleep(_PAUSE_S if store is None else 0)
-    return dist.PrefixStore(attempt, store)
+    if world.is_main:
+        # Port 0: any free one. It does not wait for the others here, the first collective does.
+        store = TCPStore(address, 0, world.size, is_master=True, timeout=timeout, wait_for_workers=False)
+        _tell(ports, f"{attempt} {store.port}\n".encode())
+        return store
+    return TCPStore(address, _ask(world, address, ports, attempt, timeout_s), is_master=False, timeout=timeout)
 
 
-def _listen(world: World, address: str, ports: range, timeout: timedelta) -> dist.Store:
+def _tell(ports: range, answer: bytes) -> None:
+    """Answer whoever calls, as long as this process lives."""
     for port in ports:
         try:
-            return TCPStore(address, port, world.size, is_master=True, timeout=timeout, wait_for_workers=False)
-        except dist.DistNetworkError as error:
-            problem = str(error).splitlines()[0]
-    raise TrainingError(
-        f"ports {ports[0]} to {ports[-1]} of {address} are all taken ({problem}); set MASTER_PORT to another"
-    )
+            server = socket.create_server(("", port))
+            break
+        except OSError as error:
+            problem = error
+    else:
+        raise TrainingError(f"ports {ports[0]} to {ports[-1]} are all taken ({problem}); set MASTER_PORT to another")
+
+    def serve() -> None:
+        while True:
+            with suppress(OSError), server.accept()[0] as connection:  # callers may be gone already
+                connection.sendall(answer)
+
+    threading.Thread(target=serve, name="rendezvous", daemon=True).start()
 
 
-def _join(address: str, port: int, attempt: str, timeout: timedelta) -> dist.Store | None:
-    """Rank 0's store if it is at this port."""
+def _ask(world: World, address: str, ports: range, attempt: str, timeout_s: float) -> int:
+    """The port of rank 0's store."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        heard = {port: answer for port in ports if (answer := _call(address, port))}
+        for answer in heard.values():
+            name, _, store_port = answer.strip().partition(" ")
+            if name == attempt and store_port.isdecimal():
+                return int(store_port)
+        if time.monotonic() > deadline:
+            raise TrainingError(
+                f"rank {world.rank} found no rank 0 of attempt {attempt} at {address}, ports {ports[0]} to "
+                f"{ports[-1]}, within {timeout_s:.0f} s (what answered: {heard or 'nothing'}). Look at what rank 0 said; if it is "
+                "running, whether the nodes may reach each other's ports."
+            )
+        time.sleep(_PAUSE_S)
+
+
+def _call(address: str, port: int) -> str | None:
+    """What is said at a port; None where nobody listens or nothing is said."""
     try:
-        socket.create_connection((address, port), timeout=_CONNECT_S).close()
-        short = timedelta(seconds=_CONNECT_S)
-        store: dist.Store = TCPStore(address, port, None, is_master=False, timeout=short, wait_for_workers=False)
-        if store.get(_ATTEMPT).decode() != attempt:
-            return None
-    except (OSError, dist.DistError):
+        with socket.create_connection((address, port), timeout=_ANSWER_S) as connection:
+            return connection.recv(_LONGEST).decode(errors="replace") or None
+    except OSError:
         return None
-    store.set_timeout(timeout)
-    return store
