@@ -10,7 +10,7 @@ cancelled and one that is pre-empted alike. The batch script asks the batch syst
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -19,9 +19,14 @@ from seed_dist.dist.deadline import Deadline
 # sysexits.h EX_TEMPFAIL: nothing is wrong, everything is saved, try again. A batch script requeues the job on it.
 EXIT_STOPPED = 75
 
-# SIGTERM: end of a job, pre-emption, torchrun's own way to stop its workers; SIGUSR1: `sbatch --signal=USR1@120`;
-# SIGUSR2: submitit's; SIGINT: Ctrl-C.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+# SIGUSR1: `sbatch --signal=USR1@120`; SIGUSR2: submitit's.
+EARLY_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+# SIGTERM: end of a job, pre-emption, torchrun's own way to stop its workers; SIGINT: Ctrl-C.
+STOP_SIGNALS = (*EARLY_SIGNALS, signal.SIGTERM, signal.SIGINT)
+
+
+class StoppedError(Exception):
+    """Raised between two pieces of work when a stop was asked for, by work that has nothing to save."""
 
 
 class StopRequest:
@@ -49,10 +54,12 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests(deadline: Deadline | None = None) -> Iterator[StopRequest]:
+def stop_requests(
+    deadline: Deadline | None = None, signals: Sequence[signal.Signals] = STOP_SIGNALS
+) -> Iterator[StopRequest]:
     """Collect stop signals while the block runs; earlier handlers are put back after it."""
     request = StopRequest(deadline)
-    previous = {number: signal.signal(number, request.handle) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, request.handle) for number in signals}
     try:
         yield request
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from seed_dist.config import Recipe
 from seed_dist.data.manifest import Manifest, load_manifest
 from seed_dist.data.views import VIEWED, view_name
+from seed_dist.dist.preempt import StopRequest
 from seed_dist.encode.audit import Audit, audit_split
 from seed_dist.encode.augmentation import Crop
 from seed_dist.encode.encoder import Encoder
@@ -36,6 +37,7 @@ class EncodeRequest:
     dtype: str = "float16"
     views: int = 1
     max_reject_fraction: float = MAX_REJECT_FRACTION
+    stop: StopRequest = field(default_factory=StopRequest)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def _passes(request: EncodeRequest) -> list[_Pass]:
                     load_manifest(folder)  # raises where it is not finished
                 outputs = {_folder(request.work, view_name(e.target, view), split): e for e in together}
                 crop = Crop(request.recipe.seed, view) if view and source == "images" else None
-                options = EncodeOptions(request.batch_size, request.threads, crop, request.max_reject_fraction)
+                options = EncodeOptions(
+                    request.batch_size, request.threads, crop, request.max_reject_fraction, stop=request.stop
+                )
                 passes.append(_Pass(folder, outputs, options))
     return passes
 

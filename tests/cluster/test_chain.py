@@ -42,7 +42,7 @@ def chain(cluster: Cluster, settings: list[str], tmp_path_factory: pytest.TempPa
     assert list(jobs)[-1] == "eval", submitted
     training = jobs["train_causal_qformer"]
     training.wait_for("RUNNING", timeout_s=600)
-    wait_until(lambda: (work / "causal_qformer" / "journal.jsonl").exists(), 200, lambda: training.log)
+    wait_until((work / "causal_qformer" / "journal.jsonl").exists, 200, lambda: training.log)
     cluster.run("scancel", "--signal=USR2", training.number)  # what SLURM sends when a job is pre-empted
     jobs["eval"].wait_for("COMPLETED", "FAILED", "CANCELLED", timeout_s=900)
     assert {name: job.state for name, job in jobs.items()} == dict.fromkeys(jobs, "COMPLETED"), submitted

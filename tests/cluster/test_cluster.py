@@ -9,8 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from tests.cluster.cluster import ROOT, Cluster, restored, wait_until
 
 LEFT_ALONE = """

@@ -68,6 +68,7 @@ def test_preempted_jobs_save_and_go_on_where_they_were(
         assert stop["step"] > 3
 
 
+@pytest.mark.cluster
 def test_a_node_that_falls_silent_is_replaced(cluster: Cluster, training: Training, straight: Training) -> None:
     """No packet says that it is gone: the others wait in a collective until SLURM misses the node."""
     with restored(cluster):
@@ -84,6 +85,7 @@ def test_a_node_that_falls_silent_is_replaced(cluster: Cluster, training: Traini
         wait_until(lambda: not job.processes(), 120, job.processes)
 
 
+@pytest.mark.cluster
 def test_a_short_break_of_a_link_is_not_noticed(cluster: Cluster, training: Training, straight: Training) -> None:
     with restored(cluster):
         job = training.submit(cluster)
@@ -94,6 +96,7 @@ def test_a_short_break_of_a_link_is_not_noticed(cluster: Cluster, training: Trai
         finish(job, training, straight, restarts=0)
 
 
+@pytest.mark.cluster
 def test_without_a_controller_the_job_goes_on_and_is_requeued_when_it_is_back(
     cluster: Cluster, training: Training, straight: Training
 ) -> None:
