@@ -25,11 +25,14 @@ SLOW = ",".join(["train.before_step:0:*:sleep"] * 3)
 class Training:
     """The stage `lora` in a workspace of its own: `steps` steps and a save after every third."""
 
-    def __init__(self, work: Path, steps: int, **options: object) -> None:
+    def __init__(self, work: Path, steps: int, samples: int = 40, **options: object) -> None:
         self.work, self.steps, self.folder = work, steps, work / "lora"
         work.mkdir(exist_ok=True)
         chosen = {"steps": steps, "checkpoint_every": 3, "validate_every": steps, "log_every": 1, **options}
-        settings = [*tiny_workspace(work), *(f"lora_training.{name}={value}" for name, value in chosen.items())]
+        settings = [
+            *tiny_workspace(work, samples),
+            *(f"lora_training.{name}={value}" for name, value in chosen.items()),
+        ]
         self.settings = [word for item in settings for word in ("--set", item)]
 
     def submit(self, cluster: Cluster, *options: str, words: tuple[str, ...] = (), **variables: str) -> Job:
