@@ -21,6 +21,7 @@ from tests.cluster.sandbox import Place, Sandbox, missing_programs
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = "head"
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")  # how jobs end
 _PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 
 # Timers are short so that tests are; `{...}` is filled in below. `work` may be pre-empted by `urgent`.

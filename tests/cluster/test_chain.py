@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from seed_dist.obs.mlflow_sink import DATABASE
-from tests.cluster.cluster import ROOT, Cluster, Job, restored, wait_until
+from tests.cluster.cluster import ENDED, ROOT, Cluster, Job, restored, wait_until
 from tests.unit.eval import tiny_workspace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
@@ -41,10 +41,10 @@ def chain(cluster: Cluster, settings: list[str], tmp_path_factory: pytest.TempPa
     jobs = {name: Job(cluster, number) for name, number in re.findall(r"^(\w+): job (\d+)", submitted, re.MULTILINE)}
     assert list(jobs)[-1] == "eval", submitted
     training = jobs["train_causal_qformer"]
-    training.wait_for("RUNNING", timeout_s=600)
+    assert training.wait_for("RUNNING", *ENDED, timeout_s=600) == "RUNNING", {n: j.state for n, j in jobs.items()}
     wait_until((work / "causal_qformer" / "journal.jsonl").exists, 200, lambda: training.log)
     cluster.run("scancel", "--signal=USR2", training.number)  # what SLURM sends when a job is pre-empted
-    jobs["eval"].wait_for("COMPLETED", "FAILED", "CANCELLED", timeout_s=900)
+    jobs["eval"].wait_for(*ENDED, timeout_s=900)
     assert {name: job.state for name, job in jobs.items()} == dict.fromkeys(jobs, "COMPLETED"), submitted
     assert training.restarts <= 1  # none when the signal came after the last step
     return work
@@ -76,7 +76,7 @@ def test_the_batch_scripts_make_the_same(cluster: Cluster, chain: Path, settings
     with restored(cluster):
         shape = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0")
         job = cluster.submit(*shape, "slurm/tokenizer.sbatch", *settings, RECIPE="glyphs", WORK=str(work))
-        assert job.wait_for("COMPLETED", "FAILED", timeout_s=900) == "COMPLETED", job.log
+        assert job.wait_for(*ENDED, timeout_s=900) == "COMPLETED", job.log
     ours, theirs = (sorted((folder / "features/codes/train").glob("*.tar")) for folder in (work, chain))
     assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
     status = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True)

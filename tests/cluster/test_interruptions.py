@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.cluster import Cluster, Job, restored, wait_until
+from tests.cluster.cluster import ENDED, Cluster, Job, restored, wait_until
 from tests.cluster.training import SLOW, Training, assert_same_end
 
 pytestmark = [pytest.mark.timeout(900)]
 STEPS = 12
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.cluster import Cluster, reason_for_no_cluster, wait_until
+from tests.cluster.cluster import ENDED, Cluster, reason_for_no_cluster, wait_until
 from tests.cluster.training import SLOW, Training
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
@@ -52,7 +52,7 @@ def test_a_node_of_many_is_lost_and_the_others_go_on(cluster: Cluster, tmp_path:
     wait_until(lambda: training.newest_step() >= 3, 900, lambda: job.log[-6000:])
     used_gib = psutil.virtual_memory().used / GIB - before_gib
     cluster.nodes[f"node{nodes}"].kill()  # everything on it, like a loss of power
-    assert job.wait_for("COMPLETED", "FAILED", "CANCELLED", timeout_s=900) == "COMPLETED", job.log[-6000:]
+    assert job.wait_for(*ENDED, timeout_s=900) == "COMPLETED", job.log[-6000:]
     starts = training.events("start")
     assert [start["world_size"] for start in starts] == [nodes * ranks, (nodes - 1) * ranks]
     assert starts[1]["source"].endswith("step_00000002")
