@@ -15,6 +15,13 @@ export MASTER_ADDR MASTER_PORT
 
 # Since SLURM 22.05 srun does not take over sbatch's --cpus-per-task by itself.
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
+# A job for a range of nodes must not ask for tasks per node: SLURM would keep the number of tasks of its first start, and
+# wait for as many nodes when one is lost. It asks for the CPUs of a node as one task, and its ranks are counted here.
+if [ -n "${RANKS_PER_NODE:-}" ] && [ -z "${SLURM_NTASKS_PER_NODE:-}" ]; then
+    SLURM_NTASKS=$((RANKS_PER_NODE * SLURM_JOB_NUM_NODES))
+    SRUN_CPUS_PER_TASK=$((SRUN_CPUS_PER_TASK / RANKS_PER_NODE))
+    export SLURM_NTASKS SLURM_NPROCS=$SLURM_NTASKS SLURM_NTASKS_PER_NODE=$RANKS_PER_NODE
+fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SRUN_CPUS_PER_TASK}"
 
 # Compute nodes ask no hub for anything; shards hold data, never code; compiled ops stay with the environment they fit.

@@ -47,8 +47,8 @@ def test_a_node_of_many_is_lost_and_the_others_go_on(cluster: Cluster, tmp_path:
     steps = 6
     training = Training(tmp_path / "work", steps, samples=batch + 8, global_batch=batch, checkpoint_every=2)
     before_gib = psutil.virtual_memory().used / GIB
-    options = (f"--nodes={nodes - 1}-{nodes}", f"--ntasks-per-node={ranks}", "--gpus-per-node=0", "--cpus-per-task=1")
-    job = training.submit(cluster, *options, SEED_DIST_FAULT=",".join([SLOW] * 4))
+    faults = ",".join([SLOW] * 4)
+    job = training.submit_for_any(cluster, f"{nodes - 1}-{nodes}", ranks, SEED_DIST_FAULT=faults)
     wait_until(lambda: training.newest_step() >= 3, 900, lambda: job.log[-6000:])
     used_gib = psutil.virtual_memory().used / GIB - before_gib
     cluster.nodes[f"node{nodes}"].kill()  # everything on it, like a loss of power

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from seed_dist.obs.journal import read_journal
-from tests.cluster.cluster import Cluster, Job, wait_until
+from tests.cluster.cluster import ROOT, Cluster, Job, wait_until
 from tests.features import tiny_workspace
 from tests.harness import finish, start_module_ranks
 
@@ -41,6 +41,15 @@ class Training:
         environment = {"RECIPE": "glyphs", "WORK": str(self.work), "SEED_DIST_FAULT": SLOW, **variables}
         arguments = ("slurm/lora.sbatch", *self.settings, "--mlflow", "off", *words)
         return cluster.submit(*shape, *options, *arguments, **environment)
+
+    def submit_for_any(self, cluster: Cluster, nodes: str, ranks_per_node: int, **variables: str) -> Job:
+        """The same for a range of nodes, as docs/cluster.md shows it."""
+        lines = (ROOT / "slurm/lora.sbatch").read_text().splitlines(keepends=True)
+        script = cluster.folder / "any-size.sbatch"
+        script.write_text("".join(line for line in lines if "ntasks-per-node" not in line))
+        environment = {"RECIPE": "glyphs", "WORK": str(self.work), "RANKS_PER_NODE": str(ranks_per_node), **variables}
+        shape = (f"--nodes={nodes}", f"--cpus-per-task={ranks_per_node}", "--gpus-per-node=0")
+        return cluster.submit(*shape, script, *self.settings, "--mlflow", "off", **environment)
 
     def run_undisturbed(self, scratch: Path, ranks: int = 2) -> None:
         """The same to its end without a cluster, an interruption or a slow step."""
