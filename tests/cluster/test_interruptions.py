@@ -147,13 +147,13 @@ def test_signals_at_any_moment_cost_one_requeue_each(cluster: Cluster, training:
 
 @pytest.mark.cluster
 def test_time_limits_are_met_again_and_again(cluster: Cluster, tmp_path: Path) -> None:
-    """No `--signal`, nothing that a cluster would have to set: the ranks ask how much time is left."""
+    """Without the script's `--signal` (CONT does nothing): the ranks ask how much time is left."""
     steps = 45
     alone = Training(tmp_path / "alone", steps)
     cut = alone.copy(tmp_path / "cut")
     alone.run_undisturbed(tmp_path)
     with restored(cluster):
-        job = cut.submit(cluster, "--time=1", "--signal=")
+        job = cut.submit(cluster, "--time=1", "--signal=CONT@1")
         assert job.wait_for(*ENDED, timeout_s=500) == "COMPLETED", job.log
         stops = cut.events("stop")
         assert len(stops) >= 3
