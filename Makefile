@@ -5,20 +5,22 @@ WORK ?= runs/demo
 DATA ?=
 # Pytest is stopped after so many seconds, so that `make test` ends within 30 minutes even when something hangs.
 TEST_SECONDS ?= 1500
+CLUSTER_SECONDS ?= 1800
 BIN := .venv/bin
 
 # Everything that is built or cached stays in this checkout: two copies never meet.
 export SEED_DIST_CACHE := $(CURDIR)/.venv/cache
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 
-SCRIPTS := .ci/run tools/setup_venv.sh slurm/common.sh $(wildcard slurm/*.sbatch)
+SCRIPTS := .ci/run tools/setup_venv.sh tools/install_slurm.sh slurm/common.sh $(wildcard slurm/*.sbatch)
 
-.PHONY: help demo test check ops format clean
+.PHONY: help demo test test-cluster check ops format clean
 
 help:
 	@echo "make demo              the whole pipeline on drawn scenes; report in runs/demo/report.html"
 	@echo "make demo DATA=folder  the same on your own images and captions (WORK=folder: where to)"
 	@echo "make test              lint, types, scripts, tests"
+	@echo "make test-cluster      jobs on a virtual SLURM cluster: needs root and tools/install_slurm.sh"
 	@echo "make check             lint, types, scripts only"
 	@echo "make format            rewrite the sources in the common format"
 	@echo "make ops               compile DeepSpeed's CPU optimizer now; demo and test do it when needed"
@@ -29,7 +31,11 @@ demo: ops
 
 test: check ops
 	@echo "== pytest"
-	@timeout --foreground --signal=INT --kill-after=30 $(TEST_SECONDS) $(BIN)/python -m pytest -q
+	@timeout --foreground --signal=INT --kill-after=30 $(TEST_SECONDS) $(BIN)/python -m pytest -q -m "not cluster and not nightly"
+
+test-cluster: ops
+	@echo "== pytest tests/cluster"
+	@timeout --foreground --signal=INT --kill-after=30 $(CLUSTER_SECONDS) $(BIN)/python -m pytest -q tests/cluster
 
 check: .venv/.installed
 	@echo "== ruff"

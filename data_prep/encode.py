@@ -5,7 +5,8 @@ causal_qformer; codes from causal, by the trained stage codebook. Targets given 
 
 Start the same command as often as there are GPUs, on any nodes that see WORK: the processes share the shards, may die,
 and may join later. Each ends when all is finished. Run again after an interruption: finished shards are kept, finished
-sets stay as they are.
+sets stay as they are. On SIGUSR1, SIGUSR2 and in time before the end of a SLURM job the command leaves after the shard
+that it is at, with exit code 75.
 
   --status     how far all processes together are, who they are, when it will be done   (exit code 0)
   --audit 100  encode 100 random samples of each finished set again and compare   (exit code 3 where one differs)
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seed_dist.cli import run_command
-from seed_dist.config import load_recipe
+from seed_dist.config import Recipe, load_recipe
 from seed_dist.data.precision import PRECISIONS
+from seed_dist.dist.deadline import job_deadline
+from seed_dist.dist.preempt import EARLY_SIGNALS, EXIT_STOPPED, StoppedError, StopRequest, stop_requests
 from seed_dist.encode.targets import STORED_AS_ASKED, TARGETS
 from seed_dist.errors import ConfigError, DataError
 
@@ -40,6 +43,16 @@ def main() -> None:
         raise ConfigError(problems)
     recipe = load_recipe(arguments.recipe, arguments.set)
 
+    # SIGTERM and Ctrl-C end it at once: nothing is lost but the shard that it is at.
+    with stop_requests(job_deadline(), EARLY_SIGNALS) as stop:
+        try:
+            _encode(arguments, recipe, stop)
+        except StoppedError as reason:
+            print(f"stopped ({reason}); the same command goes on where it was", flush=True)
+            sys.exit(EXIT_STOPPED)
+
+
+def _encode(arguments: argparse.Namespace, recipe: Recipe, stop: StopRequest) -> None:
     from seed_dist.encode.workspace import (  # torch, when the options are known to be right
         EncodeRequest,
         encode_workspace,
@@ -56,6 +69,7 @@ def main() -> None:
         dtype=arguments.dtype,
         views=arguments.views,
         max_reject_fraction=arguments.max_reject_fraction,
+        stop=stop,
     )
     if arguments.audit:
         _audit(request, arguments)

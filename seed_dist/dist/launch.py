@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from seed_dist.dist.comm import Comm, ProcessGroupComm
+from seed_dist.dist.rendezvous import attempt_name, meet
 from seed_dist.errors import ConfigError
 from seed_dist.topology import World
 
@@ -117,9 +118,9 @@ def _meeting_point(world: World, rendezvous: str | None, timeout_s: float) -> tu
                 "them, under srun export the first node's name and a free port in the batch script"
             ]
         )
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        return None, "env://"
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return meet(world, address, port, attempt_name(), timeout_s), None
     store = dist.TCPStore(  # type: ignore[attr-defined]
         address, port, world.size, is_master=False, timeout=timedelta(seconds=timeout_s)
     )

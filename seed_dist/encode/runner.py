@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from seed_dist.data.manifest import Manifest, load_manifest
 from seed_dist.data.progress import progress_bar
 from seed_dist.data.reader import FeatureShards, ImageShards
 from seed_dist.data.reject_list import Reject
+from seed_dist.dist.preempt import StoppedError, StopRequest
 from seed_dist.encode.attempts import Attempts, Outcome
 from seed_dist.encode.augmentation import Crop
 from seed_dist.encode.batches import Batch, BatchMaker, Source, batches_ahead
@@ -37,7 +38,7 @@ class EncodeOptions:
     """How to encode. None but `crop` changes what is written, up to the rounding of batches of another size.
 
     `threads` batches of `batch_size` samples are read and decoded ahead; `crop` makes an augmented view of images;
-    a worker that is silent for `stale_after_s` loses its shard.
+    a worker that is silent for `stale_after_s` loses its shard; it looks at `stop` after every shard.
     """
 
     batch_size: int = 256
@@ -45,6 +46,7 @@ class EncodeOptions:
     crop: Crop | None = None
     max_reject_fraction: float = MAX_REJECT_FRACTION
     stale_after_s: float = STALE_AFTER_S
+    stop: StopRequest = field(default_factory=StopRequest)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def encode_split(
     taken over when it dies. A folder that is finished already is left as it is. Batches never reach over the end of a
     shard, so a continued run gives the same bytes. Raises DataError for an unfinished or damaged source and where more
     samples have no features than may be, MismatchError where a folder holds features of other weights, pre-processing,
-    dtype or another source.
+    dtype or another source, StoppedError when `options.stop` asks for it.
     """
     options = options or EncodeOptions()
     source = open_source(source_folder)
@@ -106,6 +108,7 @@ class _Worker:
 
     def __init__(self, source: Source, jobs: list[Job], options: EncodeOptions) -> None:
         self._source, self._jobs, self._options = source, jobs, options
+        self._entries = source.manifest.shards
         busy = [job.encoder for job in jobs if job.finished is None]
         preprocesses = list(dict.fromkeys(encoder.preprocess for encoder in busy if encoder.preprocess is not None))
         self._make = BatchMaker(source, preprocesses, options.crop)
@@ -123,6 +126,7 @@ class _Worker:
                     job.finish(self._options.max_reject_fraction)
                 if all(job.finished is not None for job in self._jobs):
                     return
+                self._leave_if_asked()
                 if not made:
                     time.sleep(self._options.stale_after_s / _LOOKS)  # others are at what is left
                 self._show_progress()
@@ -141,21 +145,25 @@ class _Worker:
                     made += 1
                     self._show_progress()
                     fault_point("encode.shard_announced", 0, claim.number)
+                    self._leave_if_asked()
         finally:
             for claim in claimed:
                 claim.release()
         return made
+
+    def _leave_if_asked(self) -> None:
+        if self._options.stop and any(job.needs(entry.name) for job in self._jobs for entry in self._entries):
+            raise StoppedError(self._options.stop.reason)
 
     def _claims(self, claimed: deque[_Claim]) -> Iterator[_Claim]:
         """Shards, each claimed when its first batch is asked for; those not done with are in `claimed`.
 
         Where others are at work, the next look is somewhere else: a hundred workers would ask for the same ones.
         """
-        entries = self._source.manifest.shards
-        left = deque(range(len(entries)))
+        left = deque(range(len(self._entries)))
         while left:
             number = left.popleft()
-            entry = entries[number]
+            entry = self._entries[number]
             asked = {job: job.claim(entry.name) for job in self._jobs if job.needs(entry.name)}
             leases = {job: lease for job, lease in asked.items() if lease is not None}
             if leases:
@@ -204,8 +212,7 @@ class _Worker:
 
     def _samples_done(self) -> int:
         """Of all processes."""
-        entries = self._source.manifest.shards
-        return sum(entry.samples for entry in entries if not any(job.needs(entry.name) for job in self._jobs))
+        return sum(entry.samples for entry in self._entries if not any(job.needs(entry.name) for job in self._jobs))
 
     def _show_progress(self) -> None:
         for job in self._jobs:

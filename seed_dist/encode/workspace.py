@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from seed_dist.config import Recipe
 from seed_dist.data.manifest import Manifest, load_manifest
 from seed_dist.data.views import VIEWED, view_name
+from seed_dist.dist.preempt import StopRequest
 from seed_dist.encode.again import MadeBy, note_made_by
 from seed_dist.encode.audit import Audit, audit_split
 from seed_dist.encode.augmentation import Crop
@@ -34,6 +35,7 @@ class EncodeRequest:
     dtype: str = "float16"
     views: int = 1
     max_reject_fraction: float = MAX_REJECT_FRACTION
+    stop: StopRequest = field(default_factory=StopRequest)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ def _passes(request: EncodeRequest) -> list[_Pass]:
                     load_manifest(folder)  # raises where it is not finished
                 outputs = {_folder(request.work, view_name(e.target, view), split): e for e in together}
                 crop = Crop(request.recipe.seed, view) if view and source == "images" else None
-                options = EncodeOptions(request.batch_size, request.threads, crop, request.max_reject_fraction)
+                options = EncodeOptions(
+                    request.batch_size, request.threads, crop, request.max_reject_fraction, stop=request.stop
+                )
                 passes.append(_Pass(folder, outputs, options))
     return passes
 

@@ -10,9 +10,9 @@ Stages, in order:
   lora            a language model that reads and writes the codes       reads features/codes
 
 The run directory is WORK/STAGE. The same command run again goes on from the newest checkpoint, or says that the stage
-is finished. Ctrl-C, SIGTERM and SIGUSR1 make all ranks save after the current step and leave with exit code 75: run the
-command again to go on. Everything that is measured goes to WORK/STAGE/journal.jsonl, and from there to mlflow.db beside
-it.
+is finished. Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and the end of a SLURM job's time make all ranks save after the current
+step and leave with exit code 75: run the command again to go on. Everything that is measured goes to
+WORK/STAGE/journal.jsonl, and from there to mlflow.db beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from typing import Any, NoReturn
 
 from seed_dist.cli import end_process
 from seed_dist.config import STAGES, Recipe, load_recipe
+from seed_dist.dist.deadline import job_deadline
 from seed_dist.dist.ds_config import fitted_training
+from seed_dist.dist.preempt import EXIT_STOPPED, StopRequest, stop_requests
 from seed_dist.errors import ConfigError, SeedDistError
 from seed_dist.obs.log import get_logger, quieten_libraries, quieten_other_ranks
 from seed_dist.obs.provenance import check_run, stage_identity
@@ -33,8 +35,6 @@ from seed_dist.topology import World, world_from_environment
 from seed_dist.train.data import StageData, open_data
 from seed_dist.train.stages import EXPORT
 
-# sysexits.h EX_TEMPFAIL: nothing is wrong, try again; a batch script requeues the job on it.
-EXIT_STOPPED = 75
 _PATIENCE_S = 2.0
 
 
@@ -52,7 +52,11 @@ def main() -> None:
     if not args.fresh and check_run(folder, identity) and (folder / EXPORT).is_dir():
         get_logger().info("%s is already finished: %s", args.stage, folder / EXPORT)
         return
-    if _train(args, world, recipe, data, identity) == "stopped":
+    # From here on, so that a signal in the minutes before the first step counts too. One rank watches the clock: the
+    # others learn of it as they learn of a signal.
+    with stop_requests(job_deadline() if world.is_main else None) as stop:
+        outcome = _train(args, world, recipe, data, identity, stop)
+    if outcome == "stopped":
         get_logger().info("stopped as asked; run the same command again to go on")
         sys.exit(EXIT_STOPPED)
 
@@ -70,7 +74,14 @@ def _check(args: argparse.Namespace, world: World) -> tuple[Recipe, StageData, d
     return recipe, data, identity
 
 
-def _train(args: argparse.Namespace, world: World, recipe: Recipe, data: StageData, identity: dict[str, Any]) -> str:
+def _train(
+    args: argparse.Namespace,
+    world: World,
+    recipe: Recipe,
+    data: StageData,
+    identity: dict[str, Any],
+    stop: StopRequest,
+) -> str:
     quieten_libraries()
     from seed_dist.dist.comm import RankZeroError
     from seed_dist.dist.launch import allow_open_files, is_restart, limit_threads, open_comm
@@ -91,7 +102,7 @@ def _train(args: argparse.Namespace, world: World, recipe: Recipe, data: StageDa
     )
     try:
         with open_comm(world, recipe.engine.collective_timeout_s) as comm:
-            return run_stage(request, data, comm).value
+            return run_stage(request, data, comm, stop).value
     except RankZeroError as error:
         _leave_after_rank_0(error.exit_code)
     except SeedDistError as error:

@@ -91,7 +91,7 @@ def _train(run: Run, last_step: int, steps: Iterable[StepData]) -> Outcome | Non
             beat("save", state.step)
             save(run, is_last_chance=is_last or is_stopping)
         if is_stopping:
-            run.journal.write("stop", state.step, reason=run.stop.signal_name)
+            run.journal.write("stop", state.step, reason=run.stop.reason)
             return Outcome.STOPPED
         beat("data", state.step)
         began_s = time.monotonic()

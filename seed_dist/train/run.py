@@ -23,7 +23,7 @@ class Outcome(enum.Enum):
 
     FINISHED = "finished"  # the recipe's last step is done
     LIMIT = "limit"  # the step that the caller asked for is done
-    STOPPED = "stopped"  # a signal asked for it; everything is saved
+    STOPPED = "stopped"  # a signal or the end of the job's time asked for it; everything is saved
 
 
 @dataclass

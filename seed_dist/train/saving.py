@@ -71,6 +71,7 @@ def _tell(run: Run, result: SaveResult) -> None:
     if result.problem is not None:
         run.journal.write("checkpoint_failed", result.step, reason=result.problem, retried=result.is_retried)
         return
+    run.stop.save_took(result.blocked_s + result.written_s)
     run.journal.write(
         "checkpoint",
         result.step,

@@ -20,7 +20,7 @@ from seed_dist.dist.comm import Comm, on_main
 from seed_dist.dist.ds_config import fitted_training, load_ds_config
 from seed_dist.dist.engine import Engine, start_engine
 from seed_dist.dist.precision import precision_on
-from seed_dist.dist.preempt import stop_requests
+from seed_dist.dist.preempt import StopRequest
 from seed_dist.errors import CheckpointError, TrainingError
 from seed_dist.fsio import atomic_folder, fingerprint, folder_lock
 from seed_dist.obs.journal import JOURNAL, Journal
@@ -62,8 +62,8 @@ class Request:
         return self.work / self.stage
 
 
-def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
-    """Train one stage as far as asked, and export it when it is finished."""
+def run_stage(request: Request, data: StageData, comm: Comm, stop: StopRequest | None = None) -> Outcome:
+    """Train one stage as far as asked, or until `stop`, and export it when it is finished."""
     section = f"{request.stage}_training"
     training = fitted_training(section, request.recipe.training(request.stage), comm.size)
     changes: dict[str, Any] = {section: training}
@@ -72,7 +72,6 @@ def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
         _own_run_directory(request, comm) as folder,
         watched_attempt(folder, comm, recipe.engine) as this_attempt,
         copied_to_mlflow(folder, request.mlflow, comm.rank),
-        stop_requests() as stop,
     ):
         prepare_folder(folder / CHECKPOINTS, comm)
         seed_everything(recipe.seed, request.stage, "initial weights")  # equal on all ranks
@@ -104,7 +103,7 @@ def run_stage(request: Request, data: StageData, comm: Comm) -> Outcome:
             saver=saver,
             journal=journal,
             progress=Progress(request.stage, training.steps, state.step, comm.rank == 0),
-            stop=stop,
+            stop=StopRequest() if stop is None else stop,
             seed=recipe.seed,
             heartbeat=this_attempt.heartbeat,
             stragglers=Stragglers(recipe.engine.straggler_factor),

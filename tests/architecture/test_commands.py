@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launchers.submit import program_and_arguments
+from launchers.jobs import program_and_arguments
 from seed_dist.config import load_recipe
 from seed_dist.ops.chain import Chain, Step
 from tests.architecture.sources import ROOT, help_of
@@ -23,7 +23,7 @@ def test_the_chain_uses_commands_and_options_that_exist(data: Path | None) -> No
     problems = []
     for step in steps(data):
         program, arguments = program_and_arguments(step)
-        if not (Path(program).is_file() if program.endswith(".py") else importlib.util.find_spec(program)):
+        if not ((ROOT / program).is_file() if program.endswith(".py") else importlib.util.find_spec(program)):
             problems.append(f"{step.name}: there is no {program}")
             continue
         unknown = [word for word in arguments if word.startswith("--") and word not in help_of(program)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from seed_dist.train.__main__ import EXIT_STOPPED
+from seed_dist.dist.preempt import EXIT_STOPPED
 from seed_dist.watch.attempts import begin_attempt
 from seed_dist.watch.notes import DeathNote, RankState, write_death
 from seed_dist.watch.verdict import EXIT_REQUEUE
@@ -38,6 +38,11 @@ esac
 """
 
 
+FAKE_SQUEUE = """#!/bin/sh
+echo "${STATE:-RUNNING}"
+"""
+
+
 def name_of(path: Path) -> str:
     return path.name
 
@@ -49,7 +54,8 @@ def run_batch(
     programs = tmp_path / "bin"
     programs.mkdir(exist_ok=True)
     python = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
-    for name, text in {"srun": FAKE_SRUN, "scontrol": FAKE_SCONTROL, "python": python}.items():
+    fakes = {"srun": FAKE_SRUN, "scontrol": FAKE_SCONTROL, "squeue": FAKE_SQUEUE, "python": python}
+    for name, text in fakes.items():
         (programs / name).write_text(text)
         (programs / name).chmod(stat.S_IRWXU)
     record = tmp_path / "record.jsonl"
@@ -179,6 +185,13 @@ def test_a_training_that_died_is_requeued_until_it_dies_again_and_again(
         requeued = tmp_path / "record.jsonl.requeued"
         assert (code, requeued.exists()) == ((EXIT_STOPPED, True) if is_requeued else (137, False))
         requeued.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "PENDING"])
+def test_a_job_that_was_cancelled_or_requeued_by_others_is_left_alone(state: str, tmp_path: Path) -> None:
+    code, _ = run_batch(ROOT / "slurm" / "lora.sbatch", tmp_path, SRUN_CODE=str(EXIT_STOPPED), STATE=state)
+    assert code == EXIT_STOPPED
+    assert not (tmp_path / "record.jsonl.requeued").exists()
 
 
 def test_jobs_and_attempts_meet_at_different_ports(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from tests.cluster.sandbox import Place, Sandbox, missing_programs
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = "head"
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")  # how jobs end
 _PROGRAMS = ("munged", "mungekey", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 
 # Timers are short so that tests are; `{...}` is filled in below. `work` may be pre-empted by `urgent`.
@@ -85,9 +87,8 @@ class Node:
 
     def slow_down(self, rate: str) -> None:
         """Let no more than `rate` (for example 1mbit) leave the node."""
-        self.place.run(
-            *["tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "burst", "32kb", "latency", "400ms", "rate"], rate
-        )
+        bucket = ("tbf", "rate", rate, "burst", "32kb", "latency", "400ms")
+        self.place.run("tc", "qdisc", "replace", "dev", "eth0", "root", *bucket)
 
     def kill(self, program: str | None = None) -> None:
         """End a program of the node at once, for example slurmd; with None everything on it, like a loss of power."""
@@ -156,8 +157,9 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """This process's environment, with which SLURM's programs find this cluster."""
-        return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+        """This process's environment, with its Python first and SLURM's programs finding this cluster."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def run(self, *words: str | Path, check: bool = True, cwd: Path = ROOT, **variables: str) -> str:
         """Output of a command on the login node, run with further environment variables."""
@@ -171,7 +173,7 @@ class Cluster:
     def node_states(self) -> dict[str, str]:
         """Node -> what sinfo says of it; nothing while the controller does not answer."""
         lines = self.run("sinfo", "--noheader", "--Node", "--partition=work", "--format=%N %t", check=False)
-        return {name: state for name, state in re.findall(r"^(node\d+) (\S+)$", lines, re.MULTILINE)}
+        return dict(re.findall(r"^(node\d+) (\S+)$", lines, re.MULTILINE))
 
     def drain(self, node: str) -> None:
         """Give the node no further job."""
@@ -226,12 +228,12 @@ class Job:
         path = Path(self.facts().get("StdOut", "none"))
         return path.read_text(errors="replace") if path.is_file() else ""
 
-    def wait_for(self, *states: str, timeout_s: float = 120) -> str:
+    def wait_for(self, *states: str, timeout_s: float = 300) -> str:
         """Wait until it is in one of these states; the value is that one."""
         wait_until(lambda: self.state in states, timeout_s, lambda: f"{self.facts()}\n{self.log[-6000:]}")
         return self.state
 
-    def wait_for_log(self, text: str, count: int = 1, timeout_s: float = 120) -> None:
+    def wait_for_log(self, text: str, count: int = 1, timeout_s: float = 300) -> None:
         """Wait until the log has `text` so many times."""
         wait_until(lambda: self.log.count(text) >= count, timeout_s, lambda: f"{self.facts()}\n{self.log[-6000:]}")
 

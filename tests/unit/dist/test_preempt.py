@@ -17,7 +17,7 @@ def test_a_stop_signal_sets_the_flag_and_the_process_goes_on(number: signal.Sign
         assert not request
         os.kill(os.getpid(), number)
         assert request
-        assert request.signal_name == number.name
+        assert request.reason == number.name
     assert signal.getsignal(number) is before
 
 
@@ -26,6 +26,6 @@ def test_the_second_ctrl_c_interrupts_and_a_second_sigterm_does_not() -> None:
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
-        assert request.signal_name == "SIGINT"
+        assert request.reason == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

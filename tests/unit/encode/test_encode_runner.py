@@ -17,6 +17,7 @@ from seed_dist.data.reader import FeatureShards, ImageShards, PairedFeatures
 from seed_dist.data.repair import repair
 from seed_dist.data.sharding import ShardOptions, shard_source
 from seed_dist.data.verification import verify
+from seed_dist.dist.preempt import StoppedError, StopRequest
 from seed_dist.encode import runner
 from seed_dist.encode.runner import EncodeOptions
 from seed_dist.errors import DataError, MismatchError
@@ -188,6 +189,21 @@ def test_only_unfinished_shards_are_made_again(tmp_path, images):
     assert len(other.seen) == 24
     encode_split(images, {tmp_path / "unbroken": Means()}, batch_size=4)
     assert content(tmp_path / "out") == content(tmp_path / "unbroken")
+
+
+def test_a_stop_is_heard_between_shards_and_what_is_finished_is_kept(tmp_path, images):
+    stop, folder = StopRequest(), tmp_path / "patches"
+    stop.reason = "time limit"
+    with pytest.raises(StoppedError, match="time limit"):
+        encode_split(images, {folder: Means()}, stop=stop)
+    kept = sorted(path.name for path in folder.glob("*.tar"))
+    assert len(kept) == 1
+    encoder = Means()
+    encode_split(images, {folder: encoder})
+    encode_split(images, {tmp_path / "straight": Means()})
+    assert content(folder) == content(tmp_path / "straight")
+    assert len(encoder.seen) < len(ImageShards(images)), "the finished shard is not made again"
+    encode_split(images, {folder: Means()}, stop=stop)  # nothing is left to do, so there is nothing to stop
 
 
 def test_a_killed_run_is_continued_to_the_same_bytes(root, tmp_path, images):

@@ -1,0 +1,178 @@
+"""Whatever ends a training's job before its time: the job is queued again once, or not at all where nobody wants it,
+and ends with what an undisturbed run ends with, to the last bit. `sbatch slurm/lora.sbatch`, as users submit it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.cluster import ENDED, Cluster, Job, restored, wait_until
+from tests.cluster.training import SLOW, Training, assert_same_end
+
+pytestmark = [pytest.mark.timeout(900)]
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """The undisturbed run that all others are compared with."""
+    work = tmp_path_factory.mktemp("straight")
+    training = Training(work, STEPS)
+    training.run_undisturbed(tmp_path_factory.mktemp("scratch"))
+    return training
+
+
+@pytest.fixture
+def training(straight: Training, tmp_path: Path) -> Training:
+    """A run of the same workspace that has not begun."""
+    return straight.copy(tmp_path / "work")
+
+
+def finish(job: Job, training: Training, straight: Training, restarts: int) -> None:
+    assert job.wait_for(*ENDED, timeout_s=400) == "COMPLETED", job.log
+    assert job.restarts == restarts, job.log
+    assert len(training.events("start")) == restarts + 1
+    assert_same_end(straight, training)
+
+
+def ranks(cluster: Cluster, job: Job, *nodes: str) -> list[int]:
+    """Processes of the training itself."""
+    return [number for number in job.processes(*nodes) if b"seed_dist.train" in _command(number).split(b"\0")[:3]]
+
+
+def _command(number: int) -> bytes:
+    try:
+        return Path(f"/proc/{number}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_preempted_jobs_save_and_go_on_where_they_were(
+    cluster: Cluster, training: Training, straight: Training
+) -> None:
+    with restored(cluster):
+        job = training.submit(cluster)
+        training.wait_for_step(3, job)
+        urgent = cluster.submit("--partition=urgent", "--nodes=3", "--exclusive", "--wrap=srun sleep 1")
+        assert urgent.wait_for(*ENDED) == "COMPLETED"
+        finish(job, training, straight, restarts=1)
+        (stop,) = training.events("stop")
+        assert training.events("start")[1]["source"].endswith(f"step_{stop['step']:08d}"), "no step is done twice"
+        assert stop["step"] > 3
+
+
+@pytest.mark.cluster
+def test_a_node_that_falls_silent_is_replaced(cluster: Cluster, training: Training, straight: Training) -> None:
+    """No packet says that it is gone: the others wait in a collective until SLURM misses the node."""
+    with restored(cluster):
+        job = training.submit(cluster)
+        training.wait_for_step(4, job)
+        assert job.facts()["NodeList"] == "node[1-2]"
+        cluster.nodes["node2"].link("down")
+        wait_until(lambda: job.restarts == 1, 180, job.facts)
+        job.wait_for("RUNNING")
+        assert job.facts()["NodeList"] == "node[1,3]"
+        assert ranks(cluster, job, "node2"), "cut off, and nobody can tell it to end"
+        finish(job, training, straight, restarts=1)
+        cluster.nodes["node2"].link("up")
+        wait_until(lambda: not job.processes(), 120, job.processes)
+
+
+@pytest.mark.cluster
+def test_a_short_break_of_a_link_is_not_noticed(cluster: Cluster, training: Training, straight: Training) -> None:
+    with restored(cluster):
+        job = training.submit(cluster)
+        training.wait_for_step(2, job)
+        cluster.nodes["node2"].link("down")
+        time.sleep(4)
+        cluster.nodes["node2"].link("up")
+        finish(job, training, straight, restarts=0)
+
+
+@pytest.mark.cluster
+def test_without_a_controller_the_job_goes_on_and_is_requeued_when_it_is_back(
+    cluster: Cluster, training: Training, straight: Training
+) -> None:
+    """Meanwhile a node is drained: the job stays on it while it runs, and is not put on it again."""
+    with restored(cluster):
+        job = training.submit(cluster)
+        training.wait_for_step(3, job)
+        cluster.drain("node1")
+        cluster.kill_controller()
+        log = cluster.folder / f"job-{job.number}.log"
+        before = training.newest_step()
+        wait_until(lambda: training.newest_step() > before, 60, log.read_text)
+        os.kill(ranks(cluster, job, "node2")[0], signal.SIGTERM)
+        wait_until(lambda: "is not requeued yet" in log.read_text(), 60, log.read_text)
+        cluster.start_controller()
+        wait_until(lambda: job.restarts == 1, 180, job.facts)
+        job.wait_for("RUNNING")
+        assert job.facts()["NodeList"] == "node[2-3]"
+        finish(job, training, straight, restarts=1)
+
+
+def test_a_cancelled_job_saves_and_does_not_come_back(cluster: Cluster, training: Training) -> None:
+    with restored(cluster):
+        job = training.submit(cluster)
+        training.wait_for_step(4, job)
+        job.cancel()
+        job.wait_for("CANCELLED")
+        wait_until(lambda: not job.processes(), 60, job.processes)
+        (stop,) = training.events("stop")
+        assert training.saved_steps() == [3, stop["step"]]
+        time.sleep(8)  # longer than a requeued job waits
+        assert (job.state, job.restarts) == ("CANCELLED", 0), job.log
+
+
+@pytest.mark.cluster
+def test_signals_at_any_moment_cost_one_requeue_each(cluster: Cluster, training: Training, straight: Training) -> None:
+    """In the first step; while a checkpoint is written; on all ranks twice in a row; in validation."""
+    faults = (
+        SLOW,
+        "train.before_step:1:0:term",
+        "checkpoint.file_written:0:3:term",
+        "train.before_step:*:6:term,train.before_advance:*:6:term",
+    )
+    with restored(cluster):
+        job = training.submit(cluster, SEED_DIST_FAULT=",".join(faults))
+        finish(job, training, straight, restarts=3)
+        assert [stop["step"] for stop in training.events("stop")] == [1, 4, 7]
+
+
+@pytest.mark.cluster
+def test_time_limits_are_met_again_and_again(cluster: Cluster, tmp_path: Path) -> None:
+    """Without the script's `--signal` (CONT does nothing): the ranks ask how much time is left."""
+    steps = 45
+    alone = Training(tmp_path / "alone", steps)
+    cut = alone.copy(tmp_path / "cut")
+    alone.run_undisturbed(tmp_path)
+    with restored(cluster):
+        job = cut.submit(cluster, "--time=1", "--signal=CONT@1")
+        assert job.wait_for(*ENDED, timeout_s=500) == "COMPLETED", job.log
+        stops = cut.events("stop")
+        assert len(stops) >= 3
+        assert {stop["reason"] for stop in stops} == {"time limit"}
+        assert job.restarts == len(stops) == len(cut.events("start")) - 1
+        assert_same_end(alone, cut)
+        assert job.processes() == []
+    shutil.rmtree(tmp_path / "alone")
+
+
+@pytest.mark.cluster
+def test_a_port_that_is_taken_is_passed_over(cluster: Cluster, training: Training, straight: Training) -> None:
+    with restored(cluster):
+        job = training.submit(cluster, "--hold", "--nodelist=node1,node2", SEED_DIST_FAULT="")
+        port = 15000 + int(job.number) % 10000
+        program = "import socket, sys, time; s = socket.create_server(('', int(sys.argv[1]))); time.sleep(600)"
+        cluster.nodes["node1"].place.start(
+            "python3", "-c", program, str(port), log=cluster.folder / "listener.log", env=cluster.environment
+        )
+        cluster.run("scontrol", "release", job.number)
+        finish(job, training, straight, restarts=0)
+        cluster.nodes["node1"].kill("python3")
