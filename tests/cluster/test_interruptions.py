@@ -148,7 +148,7 @@ def test_signals_at_any_moment_cost_one_requeue_each(cluster: Cluster, training:
 @pytest.mark.cluster
 def test_time_limits_are_met_again_and_again(cluster: Cluster, tmp_path: Path) -> None:
     """Without the script's `--signal` (CONT does nothing): the ranks ask how much time is left."""
-    steps = 45
+    steps = 75
     alone = Training(tmp_path / "alone", steps)
     cut = alone.copy(tmp_path / "cut")
     alone.run_undisturbed(tmp_path)
