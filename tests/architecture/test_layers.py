@@ -10,7 +10,7 @@ from tests.architecture.sources import Source, imports, sources
 # above its own; units of one line do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("cli", "faults", "fsio", "mixture", "topology"),
+    ("cli", "faults", "fsio", "mixture", "page", "topology"),
     ("config", "order", "pixels"),
     ("assets",),  # its command reads recipes
     ("data", "losses", "models"),
