@@ -11,7 +11,7 @@ from seed_dist.page.markup import Html, percent, table, tag
 
 STYLES = 8  # of lines: four colours, two kinds of dashes each
 _WIDTH, _HEIGHT = 420, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 12, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 18, 12, 38
 _DOTTED = 12  # lines of so few points get a dot at each
 _POINTS = 240  # points drawn per line; longer series are averaged in bins
 

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data", "losses", "models"),
     ("glyphs",),  # uses the models' torchvision guard and painter
     ("obs",),
-    ("dist",),
+    ("dist", "status"),
     ("convert", "encode", "eval", "ops", "plan", "tokenize", "train"),
     ("demo",),
     ("studies",),
