@@ -61,7 +61,8 @@ class History:
     """A journal, read as far as it went at the last `read_on`.
 
     `curves` by name of the figure, those of validations as `validation/NAME`. `recent`: the last logged steps of the
-    present attempt; `earlier`: those of the one before, as far as they stand. `events`: every record in order of writing but steps, skipped steps and validations.
+    present attempt; `earlier`: those of the one before, as far as they stand. `events`: every record in order of
+    writing but steps, skipped steps and validations.
     """
 
     def __init__(self, path: Path) -> None:

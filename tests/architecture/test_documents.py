@@ -111,6 +111,9 @@ def test_modules_and_options_exist() -> None:
         "seed_dist.assets",
         "seed_dist.tokenize",
         "seed_dist.plan",
+        "seed_dist.status",
+        "seed_dist.compare",
+        "seed_dist.doctor",
         "launchers/submit.py",
     ],
 )

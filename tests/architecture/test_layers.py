@@ -17,8 +17,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("glyphs",),  # uses the models' torchvision guard and painter
     ("obs",),
     ("dist", "status"),
-    ("convert", "encode", "eval", "ops", "plan", "tokenize", "train"),
-    ("demo",),
+    ("compare", "convert", "encode", "eval", "ops", "plan", "tokenize", "train"),
+    ("demo", "doctor"),
     ("studies",),
 )
 LEVEL = {unit: level for level, units in enumerate(LAYERS) for unit in units}
