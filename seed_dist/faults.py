@@ -4,7 +4,7 @@ SEED_DIST_FAULT.
 `SEED_DIST_FAULT=checkpoint.files_written:1:400:kill` kills rank 1 at that point of step 400. Several, separated by
 commas; `*` matches every rank or step. Actions: `kill` (SIGKILL to itself), `exit0` (leaves with success, which no
 supervisor may take for success), `raise`, `stop` (SIGSTOP: hangs without dying), `full` (the error of a full disk),
-`term` (SIGTERM to itself, as a batch system would send it).
+`term` (SIGTERM to itself, as a batch system would send it), `sleep` (half a second: a straggler).
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seed_dist.errors import ConfigError
 
 VARIABLE = "SEED_DIST_FAULT"
-ACTIONS = ("kill", "exit0", "raise", "stop", "full", "term")
+ACTIONS = ("kill", "exit0", "raise", "stop", "full", "term", "sleep")
 
 
 class InjectedFaultError(RuntimeError):
@@ -74,5 +75,7 @@ def _act(action: str, point: str) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     elif action == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), point)
+    elif action == "sleep":
+        time.sleep(0.5)
     else:
         raise InjectedFaultError(f"fault injected at {point}")
