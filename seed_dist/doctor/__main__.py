@@ -35,14 +35,16 @@ _TIMEOUT_S = 100.0  # of a collective of the preflight
 
 def main() -> None:
     args = _parse()
-    hardware = load_hardware(args.hardware) if args.hardware else None
-    if problems := [
-        f"--{n} is {v}; at least 1 is needed" for n in ("nodes", "gpus", "pairs") if (v := getattr(args, n)) < 1
-    ]:
+    counts = ("nodes", "gpus", "pairs")
+    problems = [f"--{n} is {v}; at least 1 is needed" for n in counts if (v := getattr(args, n)) < 1]
+    if args.work is not None and args.recipe is None and not args.preflight:
+        problems.append("--work is given without --recipe, which says what belongs in it")
+    if problems:
         raise ConfigError(problems)
     if args.preflight:
         _preflight(args)
         return
+    hardware = load_hardware(args.hardware) if args.hardware else None
     recipe = load_recipe(args.recipe, args.set) if args.recipe else None
     found = examine(args, recipe, hardware)
     print(json.dumps([dataclasses.asdict(one) for one in found], indent=2) if args.json else findings_text(found))
