@@ -214,6 +214,8 @@ _MEANING = {
 def _incident(record: Record) -> dict[str, Any]:
     others = {name: value for name, value in record.items() if name not in ("event", "step", "time_s")}
     meaning = _MEANING.get(record["event"])
+    if record["event"] == "stop" and record.get("reason") is None:
+        meaning = "asked to stop by a signal to another rank"
     listed = ", ".join(f"{name} {value}" for name, value in others.items())
     what = meaning.format_map(defaultdict(lambda: "?", others)) if meaning else listed
     return {"time_s": record.get("time_s"), "step": record["step"], "kind": record["event"], "what": what}
