@@ -27,7 +27,10 @@ def test_the_facts_of_a_run_that_much_befell(tmp_path: Path) -> None:
     write_events(run, *(step(n, loss=10.0 * n) for n in range(5, 8)), ("skipped", 7, {}), step(8, loss=40.0))
     write_events(run, ("validation", 8, {"generation_cosine": 0.5, "seconds": 3.0}))
     write_events(run, ("checkpoint", 8, {"path": "step_8", "seconds": 0.25}), ("stop", 8, {"reason": "SIGUSR1"}))
-    facts = plain(RunReader(run).facts())
+    reader = RunReader(run)
+    facts = plain(reader.facts())
+    drawn = [(n, pytest.approx(1 / n, rel=1e-6)) for n in range(1, 5)] + [(5, 50), (6, 60), (7, 70), (8, 40)]
+    assert reader.history.curves["loss"].points == drawn  # nothing of the steps that were done again
     assert (facts["state"], facts["alive"], facts["step"], facts["steps"]) == ("stopped", False, 8, STEPS)
     assert facts["figures"]["loss"] == pytest.approx((50 + 60 + 70 + 40) / 4)  # of the present attempt alone
     assert facts["data_wait_share"] == pytest.approx(0.1)
