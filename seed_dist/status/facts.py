@@ -74,7 +74,9 @@ class RunReader:
         silent_s = now - float(history.last["time_s"]) if history.last else None
         usual_s = self._seconds_per("line")
         life = Life(False, "its process is ending") if has_ended else look(self.folder, silent_s, usual_s)
-        step, steps = int(history.last["step"]) if history.last else 0, int(self.training["steps"])
+        # A checkpoint that was written in the background is told of when training is some steps further.
+        told = [*history.recent, history.last] if history.last else []
+        step, steps = max((int(record["step"]) for record in told), default=0), int(self.training["steps"])
         per_step_s = self._seconds_per("step")
         last = (list(history.recent) or history.earlier)[-_MEAN_OF:]
         names = dict.fromkeys(name for record in last for name in figures(record))

@@ -60,6 +60,17 @@ def test_the_time_left_follows_from_the_clock_and_not_from_steps_alone(tmp_path:
     assert RunReader(run).facts().left_s == pytest.approx(2 * (STEPS - 100))  # half of the time went into other things
 
 
+def test_a_checkpoint_that_is_told_late_does_not_turn_the_run_back(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "codebook")
+    write_events(run, ("start", 0, {}), *(step(n) for n in range(1, 9)), ("checkpoint", 6, {"path": "step_6"}))
+    facts = RunReader(run).facts()
+    assert facts.step == 8
+    assert facts.checkpoint is not None
+    assert facts.checkpoint["step"] == 6
+    write_events(run, ("rollback", 6, {"spike_step": 8}))
+    assert RunReader(run).facts().step == 6
+
+
 def test_whether_it_lives(tmp_path: Path) -> None:
     run = write_run(tmp_path / "codebook")
     assert RunReader(run).facts().state == "died"  # nobody is there, and nothing was trained
