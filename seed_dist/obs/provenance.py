@@ -136,7 +136,7 @@ def attempt() -> dict[str, Any]:
         "git": git_revision(Path(__file__).parent),
         "versions": {"python": platform.python_version(), **_package_versions()},
         "host": platform.node(),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from seed_dist.errors import DataError
 from seed_dist.obs.journal import JOURNAL, Record
-from seed_dist.status.history import History, figures
+from seed_dist.status.history import History, figures, saving_s
 from seed_dist.status.liveness import Life, look
 
 RUN = "run.json"
@@ -145,7 +145,7 @@ class RunReader:
             "step": record["step"],
             "path": record.get("path"),
             "age_s": now - float(record["time_s"]),
-            "seconds": record.get("seconds"),
+            "seconds": saving_s(record),
         }
 
     def _incidents(self) -> list[dict[str, Any]]:
@@ -176,7 +176,7 @@ class RunReader:
             "time_s": record["time_s"],
             "world_size": record.get("world_size"),
             "hosts": [str(host) for host in hosts],
-            "slurm_job": record.get("slurm_job") or start.get("job") or None,
+            "slurm_job": record.get("slurm_job_id") or start.get("job") or None,
         }
 
 

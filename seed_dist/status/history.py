@@ -134,7 +134,7 @@ class History:
             self.events.append(record)
         if event == "checkpoint":
             self.checkpoint = record
-            self.curves.setdefault("checkpoint_s", Curve()).add(step, float(record.get("seconds") or 0.0))
+            self.curves.setdefault("checkpoint_s", Curve()).add(step, saving_s(record) or 0.0)
         self.last, self._passed_over = record, b""
 
     def _note_death(self) -> None:
@@ -172,6 +172,12 @@ def figures(record: Record) -> dict[str, float]:
         for name, value in record.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and name not in _NOT_FIGURES
     }
+
+
+def saving_s(checkpoint: Record) -> float | None:
+    """How long it took: of a save in the background the time of writing, else the time that training stood still."""
+    seconds = checkpoint.get("written_s", checkpoint.get("seconds"))
+    return None if seconds is None else float(seconds)
 
 
 def _mean(points: list[tuple[float, float]]) -> tuple[float, float]:

@@ -23,7 +23,7 @@ def test_the_facts_of_a_run_that_much_befell(tmp_path: Path) -> None:
     write_events(run, ("start", 0, {"host": "n1", "world_size": 2}), *(step(n) for n in range(1, 9)))
     write_events(run, ("skipped", 5, {}), ("alarm", 6, {"what": "few codes"}), ("checkpoint", 4, {"path": "step_4"}))
     write_events(run, step(9))  # and then it is killed
-    write_events(run, ("start", 4, {"host": "n2", "world_size": 4, "slurm_job": "77"}))
+    write_events(run, ("start", 4, {"host": "n2", "world_size": 4, "slurm_job_id": "77"}))
     write_events(run, *(step(n, loss=10.0 * n) for n in range(5, 8)), ("skipped", 7, {}), step(8, loss=40.0))
     write_events(run, ("validation", 8, {"generation_cosine": 0.5, "seconds": 3.0}))
     write_events(run, ("checkpoint", 8, {"path": "step_8", "seconds": 0.25}), ("stop", 8, {"reason": "SIGUSR1"}))
@@ -62,11 +62,13 @@ def test_the_time_left_follows_from_the_clock_and_not_from_steps_alone(tmp_path:
 
 def test_a_checkpoint_that_is_told_late_does_not_turn_the_run_back(tmp_path: Path) -> None:
     run = write_run(tmp_path / "codebook")
-    write_events(run, ("start", 0, {}), *(step(n) for n in range(1, 9)), ("checkpoint", 6, {"path": "step_6"}))
+    write_events(
+        run, ("start", 0, {}), *(step(n) for n in range(1, 9)), ("checkpoint", 6, {"path": "step_6", "written_s": 2.5})
+    )
     facts = RunReader(run).facts()
     assert facts.step == 8
     assert facts.checkpoint is not None
-    assert facts.checkpoint["step"] == 6
+    assert (facts.checkpoint["step"], facts.checkpoint["seconds"]) == (6, 2.5)
     write_events(run, ("rollback", 6, {"spike_step": 8}))
     assert RunReader(run).facts().step == 6
 
