@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from seed_dist.obs.side_process import start_side_process
+
 When = Literal["end", "live", "off"]
 LOG = "mlflow_sink.log"
-_NICENESS = 19
 
 
 @contextmanager
@@ -37,19 +36,5 @@ def start_sink(run: Path, follow: bool) -> None:
     With `follow` it goes on until this process has ended. When it cannot be started that is noted in the log and
     nothing else happens: the journal has everything, and the same command can be run by hand later.
     """
-    command = [sys.executable, "-m", "seed_dist.obs.mlflow_sink", str(run)]
-    if follow:
-        command += ["--follow", str(os.getpid())]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    try:
-        with (run / LOG).open("ab") as log:
-            subprocess.Popen(
-                ["nice", "-n", str(_NICENESS), *command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
-    except OSError as error:
-        (run / LOG).write_text(f"not started: {error}\n")
+    follows = ["--follow", str(os.getpid())] if follow else []
+    start_side_process("seed_dist.obs.mlflow_sink", [str(run), *follows], run / LOG)

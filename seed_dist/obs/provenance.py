@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -136,6 +137,7 @@ def attempt() -> dict[str, Any]:
         "git": git_revision(Path(__file__).parent),
         "versions": {"python": platform.python_version(), **_package_versions()},
         "host": platform.node(),
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

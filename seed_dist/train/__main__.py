@@ -12,7 +12,8 @@ Stages, in order:
 The run directory is WORK/STAGE. The same command run again goes on from the newest checkpoint, or says that the stage
 is finished. Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and the end of a SLURM job's time make all ranks save after the current
 step and leave with exit code 75: run the command again to go on. Everything that is measured goes to
-WORK/STAGE/journal.jsonl, and from there to mlflow.db beside it.
+WORK/STAGE/journal.jsonl, and from there to mlflow.db beside it and to live.html, a page that is written anew every
+minute.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ def _train(
         resume_from=args.resume_from,
         init_from=args.init_from,
         mlflow=args.mlflow,
+        live_page=not args.no_live_page,
     )
     try:
         with open_comm(world, recipe.engine.collective_timeout_s) as comm:
@@ -149,6 +151,9 @@ def _parse() -> argparse.Namespace:
         choices=("end", "live", "off"),
         default="end",
         help="when a separate process copies the journal to MLflow: after training (default), during it, never",
+    )
+    parser.add_argument(
+        "--no-live-page", action="store_true", help="do not keep WORK/STAGE/live.html new beside the training"
     )
     return parser.parse_args()
 

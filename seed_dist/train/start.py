@@ -24,6 +24,7 @@ from seed_dist.dist.preempt import StopRequest
 from seed_dist.errors import CheckpointError, TrainingError
 from seed_dist.fsio import atomic_folder, fingerprint, folder_lock
 from seed_dist.obs.journal import JOURNAL, Journal
+from seed_dist.obs.live_page_process import kept_live_page
 from seed_dist.obs.mlflow_process import When, copied_to_mlflow
 from seed_dist.obs.progress import Progress
 from seed_dist.obs.provenance import attempt, check_run, record_run
@@ -56,6 +57,7 @@ class Request:
     resume_from: Path | None = None
     init_from: Path | None = None
     mlflow: When = "off"
+    live_page: bool = False
 
     @property
     def folder(self) -> Path:
@@ -72,6 +74,7 @@ def run_stage(request: Request, data: StageData, comm: Comm, stop: StopRequest |
         _own_run_directory(request, comm) as folder,
         watched_attempt(folder, comm, recipe.engine) as this_attempt,
         copied_to_mlflow(folder, request.mlflow, comm.rank),
+        kept_live_page(folder, request.live_page, comm.rank),
     ):
         prepare_folder(folder / CHECKPOINTS, comm)
         seed_everything(recipe.seed, request.stage, "initial weights")  # equal on all ranks

@@ -114,6 +114,9 @@ def test_modules_and_options_exist() -> None:
         "seed_dist.prove_resume",
         "seed_dist.drill",
         "seed_dist.watch",
+        "seed_dist.status",
+        "seed_dist.compare",
+        "seed_dist.doctor",
         "launchers/submit.py",
     ],
 )

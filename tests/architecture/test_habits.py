@@ -23,6 +23,7 @@ MAY_READ_ENVIRONMENT = (
     "seed_dist/dist/",
     "seed_dist/demo",
     "seed_dist/proof/",
+    "seed_dist/doctor/",
     "launchers/",
 )
 # Deciding by rank is for those who know of ranks; others use `World.is_main`, `on_main` or do the same everywhere.

@@ -10,15 +10,15 @@ from tests.architecture.sources import Source, imports, sources
 # above its own; units of one line do not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("cli", "faults", "fsio", "mixture", "topology"),
+    ("cli", "faults", "fsio", "mixture", "page", "topology"),
     ("config", "order", "pixels"),
     ("assets",),  # its command reads recipes
     ("data", "losses", "models"),
     ("glyphs",),  # uses the models' torchvision guard and painter
     ("obs", "watch"),
-    ("dist",),
-    ("convert", "encode", "eval", "ops", "plan", "tokenize", "train"),
-    ("demo",),
+    ("dist", "status"),
+    ("compare", "convert", "encode", "eval", "ops", "plan", "tokenize", "train"),
+    ("demo", "doctor"),
     ("proof", "studies"),
     ("drill", "prove_resume"),
 )

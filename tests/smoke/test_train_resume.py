@@ -71,6 +71,9 @@ def test_a_disturbed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     again = _train(works[1], overrides[1], tmp_path)
     assert [code for code, _ in again] == [0, 0]
     assert "already finished" in again[0][1]
+    page = (disturbed / "live.html").read_text()  # by the process beside the training
+    assert f"codebook: finished, step {STEPS} of {STEPS}" in page
+    assert all(incident in page for incident in ("checkpoint_failed", "No space left", "by a signal to another rank"))
 
 
 def _overrides(work: Path) -> tuple[str, ...]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from seed_dist.eval.page import captions, headline, painting, retrieval, training
-from seed_dist.eval.page.markup import Html, tag
 from seed_dist.eval.results import Results
+from seed_dist.page.document import head
+from seed_dist.page.markup import tag
 
 _TITLES = {
     "glance": "At a glance",
@@ -47,16 +46,3 @@ def render(results: Results) -> str:
     skip = tag("a", "Skip to the numbers", href="#glance", class_="skip")
     body = tag("body", skip, header, tag("main", *there.values()), footer)
     return "<!doctype html>\n" + tag("html", head(f"SEED report: {numbers.get('recipe')}"), body, lang="en") + "\n"
-
-
-def head(title: str) -> Html:
-    """What stands before the body of any page: its title and the style."""
-    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-    return tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", Html(style)),
-    )

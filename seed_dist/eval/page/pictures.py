@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from seed_dist.eval.page.markup import Html, tag
+from seed_dist.page.markup import Html, tag
 
 _LONGEST_PX = 192  # thumbnails keep the file small whatever the user's images are
 _PNG_UP_TO_PX = 96

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from seed_dist.eval.page.charts import Series, area, lines
-from seed_dist.eval.page.markup import Html, percent, table, tag
+from seed_dist.page.charts import Series, area, lines
+from seed_dist.page.markup import Html, percent, table, tag
 
 _NAMES = {
     "causal_qformer": "1. Causal Q-Former: contrastive loss",

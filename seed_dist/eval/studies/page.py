@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from seed_dist.eval.page.charts import Series, lines
-from seed_dist.eval.page.document import head
-from seed_dist.eval.page.markup import Html, table, tag
 from seed_dist.eval.studies.definitions import Figure, Study, study_of
 from seed_dist.eval.studies.spread import Spread, measured, seeds_in_words
 from seed_dist.eval.studies.table import APART, rows
+from seed_dist.page.charts import Series, lines
+from seed_dist.page.document import head
+from seed_dist.page.markup import Html, table, tag
 
 _CURVES = {
     "i2t": ("picture finds caption", "R@1"),

@@ -4,8 +4,8 @@ import subprocess
 import sys
 
 from seed_dist.data.sharding import ShardOptions, shard_source
-from seed_dist.eval.page import charts
 from seed_dist.eval.page.dataset import render_dataset
+from seed_dist.page import charts
 from tests.pictures import fill, picture
 from tests.unit.eval.test_page import outline
 

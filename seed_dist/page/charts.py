@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seed_dist.eval.page.markup import Html, percent, tag
+from seed_dist.page.markup import Html, percent, table, tag
 
+STYLES = 8  # of lines: four colours, two kinds of dashes each
 _WIDTH, _HEIGHT = 420, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 12, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 18, 12, 38
 _DOTTED = 12  # lines of so few points get a dot at each
 _POINTS = 240  # points drawn per line; longer series are averaged in bins
 
@@ -75,6 +77,26 @@ def lines(series: Sequence[Series], title: str, x_label: str, y_label: str, cove
     legend = [tag("li", _swatch(index), one.label) for index, one in enumerate(drawn)] if len(drawn) > 1 else []
     ends = "; ".join(f"{one.label}: from {one.ys[0]:.3g} to {one.ys[-1]:.3g}" for one in drawn)
     return _figure(title, f"{title}. {ends}.", [*_axes(frame, x_ticks, y_ticks, x_label, y_label), *paths], legend)
+
+
+def behind(series: Sequence[Series], title: str, x_label: str, rows: int = 12) -> Html | None:
+    """The table behind a chart of lines, folded: some points of the longest line, and the others' nearest to them."""
+    there = [one for one in series if any(math.isfinite(y) for y in one.ys)]
+    if not there:
+        return None
+    xs = max((one.xs for one in there), key=len)
+    last = len(xs) - 1
+    places = sorted({round(i * last / max(1, rows - 1)) for i in range(rows)} & set(range(len(xs))))
+    lines_ = [[f"{xs[place]:g}", *(_nearest(one, xs[place]) for one in there)] for place in places]
+    return tag(
+        "details", tag("summary", f"{title}: as a table"), table([x_label, *(o.label for o in there)], lines_, title)
+    )
+
+
+def _nearest(one: Series, x: float) -> str:
+    place = bisect.bisect_left(one.xs, x)
+    around = [i for i in (place - 1, place) if 0 <= i < len(one.xs)]
+    return f"{one.ys[min(around, key=lambda i: abs(one.xs[i] - x))]:.4g}"
 
 
 def area(values: Sequence[float], title: str, x_label: str, y_label: str, description: str) -> Html:
@@ -144,8 +166,8 @@ def _strokes(frame: _Frame, one: Series, index: int) -> list[Html]:
     """The line, and dots where there are so few points that each one counts."""
     places = [(frame.x(x), frame.y(y)) for x, y in zip(one.xs, one.ys, strict=True)]
     outline = "M" + "L".join(f"{x},{y}" for x, y in places)
-    dots = [tag("circle", cx=x, cy=y, r=3, class_=f"dot dot{index % 4}") for x, y in places]
-    return [tag("path", d=outline, class_=f"line line{index % 4}"), *(dots if len(dots) <= _DOTTED else [])]
+    dots = [tag("circle", cx=x, cy=y, r=3, class_=f"dot dot{index % STYLES}") for x, y in places]
+    return [tag("path", d=outline, class_=f"line line{index % STYLES}"), *(dots if len(dots) <= _DOTTED else [])]
 
 
 def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_label: str) -> list[Html]:
@@ -170,7 +192,7 @@ def _short(value: float) -> str:
 
 
 def _swatch(index: int) -> Html:
-    stroke = tag("line", x1=0, x2=24, y1=4, y2=4, class_=f"line line{index % 4}")
+    stroke = tag("line", x1=0, x2=24, y1=4, y2=4, class_=f"line line{index % STYLES}")
     return tag("svg", stroke, viewBox="0 0 24 8", width=24, height=8, aria_hidden="true")
 
 
