@@ -11,8 +11,8 @@ Stages, in order:
 
 The run directory is WORK/STAGE. The same command run again goes on from the newest checkpoint, or says that the stage
 is finished. Ctrl-C, SIGTERM and SIGUSR1 make all ranks save after the current step and leave with exit code 75: run the
-command again to go on. Everything that is measured goes to WORK/STAGE/journal.jsonl, and from there to mlflow.db beside
-it.
+command again to go on. Everything that is measured goes to WORK/STAGE/journal.jsonl, and from there to MLflow
+(mlflow.db beside it, or a server) by a process of its own; `python -m seed_dist.sync` does that by hand.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ from seed_dist.cli import end_process
 from seed_dist.config import STAGES, Recipe, load_recipe
 from seed_dist.dist.ds_config import fitted_training
 from seed_dist.errors import ConfigError, SeedDistError
+from seed_dist.obs.destination import tracking_uri
 from seed_dist.obs.log import get_logger, quieten_libraries, quieten_other_ranks
+from seed_dist.obs.mlflow_process import Tracking
 from seed_dist.obs.provenance import check_run, stage_identity
 from seed_dist.topology import World, world_from_environment
 from seed_dist.train.data import StageData, open_data
@@ -63,6 +65,8 @@ def _check(args: argparse.Namespace, world: World) -> tuple[Recipe, StageData, d
     fitted_training(f"{args.stage}_training", recipe.training(args.stage), world.size)
     if args.steps is not None and args.steps < 1:
         raise ConfigError([f"--steps is {args.steps}, but at least 1 step is needed"])
+    if args.mlflow_uri is not None:
+        tracking_uri(args.mlflow_uri, args.work / args.stage)
     data = open_data(recipe, args.stage, args.work)
     identity = stage_identity(recipe, args.stage, data.parents)
     if not args.fresh:
@@ -87,7 +91,7 @@ def _train(args: argparse.Namespace, world: World, recipe: Recipe, data: StageDa
         fresh=args.fresh and not is_restart(),
         resume_from=args.resume_from,
         init_from=args.init_from,
-        mlflow=args.mlflow,
+        mlflow=Tracking(args.mlflow, args.mlflow_uri),
     )
     try:
         with open_comm(world, recipe.engine.collective_timeout_s) as comm:
@@ -138,6 +142,12 @@ def _parse() -> argparse.Namespace:
         choices=("end", "live", "off"),
         default="end",
         help="when a separate process copies the journal to MLflow: after training (default), during it, never",
+    )
+    parser.add_argument(
+        "--mlflow-uri",
+        metavar="URI",
+        help="where to: http://HOST:PORT or sqlite:///PATH (default: MLFLOW_TRACKING_URI, else RUN/mlflow.db); users and "
+        "passwords belong into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     )
     return parser.parse_args()
 

@@ -22,7 +22,7 @@ from seed_dist.dist.preempt import stop_requests
 from seed_dist.errors import CheckpointError, TrainingError
 from seed_dist.fsio import atomic_folder, fingerprint, folder_lock
 from seed_dist.obs.journal import JOURNAL, Journal
-from seed_dist.obs.mlflow_process import When, copied_to_mlflow
+from seed_dist.obs.mlflow_process import Tracking, copied_to_mlflow
 from seed_dist.obs.progress import Progress
 from seed_dist.obs.provenance import attempt, check_run, record_run
 from seed_dist.train.data import StageData, order_of
@@ -50,7 +50,7 @@ class Request:
     fresh: bool = False
     resume_from: Path | None = None
     init_from: Path | None = None
-    mlflow: When = "off"
+    mlflow: Tracking = Tracking()
 
     @property
     def folder(self) -> Path:

@@ -111,6 +111,7 @@ def test_modules_and_options_exist() -> None:
         "seed_dist.assets",
         "seed_dist.tokenize",
         "seed_dist.plan",
+        "seed_dist.sync",
         "launchers/submit.py",
     ],
 )

@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("glyphs",),  # uses the models' torchvision guard and painter
     ("obs",),
     ("dist",),
-    ("convert", "encode", "eval", "ops", "plan", "tokenize", "train"),
+    ("convert", "encode", "eval", "ops", "plan", "sync", "tokenize", "train"),
     ("demo",),
     ("studies",),
 )

@@ -22,7 +22,7 @@ AT = "@"  # apart, so that no line of this file looks like an address with a pas
     [
         f"https://ann:S3cr3t{AT}mlflow.example.org/path?x=1",
         f"failed for url: http://S3cr3t{AT}127.0.0.1:5000/api/2.0/mlflow/runs/search",
-        f"postgresql+psycopg2://ann:S3cr3t{AT}x/y{AT}db:5432/mlflow".replace("/y", ""),
+        f"postgresql+psycopg2://ann:S3cr3t{AT}db:5432/mlflow",
         f"https://ann:a{AT}S3cr3t{AT}host",  # a password may contain one
         "https://host/file?X-Amz-Signature=S3cr3t&part=1",
         "GET /get?access_token=S3cr3t HTTP/1.1",
