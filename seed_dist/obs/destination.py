@@ -21,8 +21,8 @@ def tracking_uri(asked: str | None, run: Path) -> str:
         name = "The tracking address" if asked else VARIABLE
         raise ConfigError(
             [
-                f"{name} is {redact(uri)!r}; give a server, http://HOST:PORT, or a database, sqlite:///PATH. (Folders of "
-                "files are no longer kept up by MLflow.)"
+                f"{name} is {redact(uri)!r}; give a server, http://HOST:PORT, or a database, sqlite:///PATH. "
+                "(Folders of files are no longer kept up by MLflow.)"
             ]
         )
     return uri

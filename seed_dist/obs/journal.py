@@ -10,9 +10,9 @@
     {"event": "stop",       "step": 700, "reason": "SIGTERM"}   {"event": "finished", "step": 1000}
 
 Units stand in the names; `time_s` is seconds since 1970 and never goes back: within an attempt it follows a clock that
-nobody can set, and an attempt begins no earlier than the one before it ended. Secrets in texts are hidden. Lines are flushed to the disk about once per second and at
-every event other than a step. A resumed attempt may repeat steps, and one that went back does: readers let the later
-ones replace them.
+nobody can set, and an attempt begins no earlier than the one before it ended. Secrets in texts are hidden. Lines are
+flushed to the disk about once per second and at every event other than a step. A resumed attempt may repeat steps, and
+one that went back does: readers let the later ones replace them.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ own: MLflow's client can block for minutes, and importing it costs seconds. Trai
 that of the journal's first line, which tells when and where the first attempt began, so that two users with equal
 recipes have two runs, and a run directory that was moved or copied to another machine keeps its own.
 
-**Every point once, in order.** What is settled (see `obs.settled`) is sent in batches. Each carries the new value of the
-tag `journal_copied`, the number of records with their digest. After any failure that tag is read again; a batch that
-came through while its tag did not is sent again and makes no duplicates, because MLflow's databases have key, time, step
-and value of a point as their primary key.
+**Every point once, in order.** What is settled (see `obs.settled`) is sent in batches. Each carries the new value of
+the tag `journal_copied`, the number of records with their digest. After any failure that tag is read again; a batch
+that came through while its tag did not is sent again and makes no duplicates, because MLflow's databases have key,
+time, step and value of a point as their primary key.
 
 **Gone back from.** Points cannot be deleted. When training goes back behind what was sent, the old run is moved to
 MLflow's trash (`mlflow runs restore` brings it back) and all that is still true is sent to a new one.
@@ -41,6 +41,7 @@ _CLIENT = {
     "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _LONGEST_PARAMETER = 500  # characters that every MLflow version accepts
 _LONGEST_TAG = 4000
@@ -81,16 +82,16 @@ class MlflowSink:
             if self._run is None or int(self._run.data.tags["journal_generation"]) != generation:
                 self._run, self._sent = self._found_or_created()
             before = self._sent
+            self._describe()
             self._send_journal()
             for path in sorted((self._folder / NODES).glob("*.jsonl")):
                 self._send_node(path)
-            self._describe()
             if not is_training:
                 self._send_files()
             self._set_status("RUNNING" if is_training else "FINISHED" if self._journal.is_finished else "KILLED")
         except DataError:
             raise
-        except Exception as error:  # a client, a server or a disk in whatever state
+        except Exception as error:  # noqa: BLE001 - a client, a server or a disk in whatever state
             self._run = None
             text = redact(str(error).strip() or type(error).__name__).splitlines()[0][:300]
             raise TrackingError(f"{self._folder} is not complete in MLflow: {text}") from None
@@ -107,8 +108,8 @@ class MlflowSink:
                 self._client.delete_run(run.info.run_id)
             elif int(generation) > journal.generation or sent > len(journal.settled):
                 raise DataError(
-                    f"MLflow has {sent} records of this run, {self._folder / JOURNAL} only {len(journal.settled)}. This is "
-                    "an older copy; send the newest one."
+                    f"MLflow has {sent} records of this run, {self._folder / JOURNAL} only {len(journal.settled)}. "
+                    "This is an older copy; send the newest one."
                 )
             elif digest == journal.digest(sent) and (found is None or sent > found[1]):
                 found = run, sent
@@ -201,20 +202,19 @@ class MlflowSink:
 
 
 def _tags(record: Record, journal: SettledJournal) -> dict[str, str]:
-    attempts = journal.attempts
+    stage, recipe = record["stage"], str(record["recipe"].get("name"))
+    jobs, hosts = ([str(one[name]) for one in journal.attempts if one.get(name)] for name in ("slurm_job_id", "host"))
+    card = f"Stage {stage} of recipe {recipe}, trained by seed-dist since {record['started']}."
     tags = {
         "run_fingerprint": record["fingerprint"],
-        "recipe": str(record["recipe"].get("name")),
+        "recipe": recipe,
         "git_revision": str(record["git"]["revision"]),
         "git_dirty": str(record["git"]["dirty"]),
         "mlflow.source.name": record["command"],
-        "mlflow.note.content": f"Stage {record['stage']} of recipe {record['recipe'].get('name')}, trained by seed-dist "
-        f"since {record['started']} on {record['world_size']} rank(s).",
-        "attempts": str(len(attempts)),
-        "slurm_job_ids": " ".join(
-            dict.fromkeys(str(one["slurm_job_id"]) for one in attempts if one.get("slurm_job_id"))
-        ),
-        "hosts": " ".join(dict.fromkeys(str(one["host"]) for one in attempts if one.get("host"))),
+        "mlflow.note.content": card,
+        "attempts": str(len(journal.attempts)),
+        "slurm_job_ids": " ".join(dict.fromkeys(jobs)),
+        "hosts": " ".join(dict.fromkeys(hosts)),
     }
     return tags | {f"manifest.{name}": str(value) for name, value in record["parents"].items()}
 

@@ -146,8 +146,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--mlflow-uri",
         metavar="URI",
-        help="where to: http://HOST:PORT or sqlite:///PATH (default: MLFLOW_TRACKING_URI, else RUN/mlflow.db); users and "
-        "passwords belong into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+        help="where to: http://HOST:PORT or sqlite:///PATH (default: MLFLOW_TRACKING_URI, else RUN/mlflow.db); users "
+        "and passwords belong into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     )
     return parser.parse_args()
 

@@ -8,7 +8,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class Request:
     fresh: bool = False
     resume_from: Path | None = None
     init_from: Path | None = None
-    mlflow: Tracking = Tracking()
+    mlflow: Tracking = field(default_factory=Tracking)
 
     @property
     def folder(self) -> Path:
