@@ -72,7 +72,12 @@ def step_s(work: Path, uri: str | None, steps: int) -> float:
     """Median step of one training; `uri` None: no tracking, empty: the run's own sqlite file."""
     overrides = tiny_workspace(work)
     shutil.rmtree(work / STAGE)
-    settings = (*overrides, f"{STAGE}_training.steps={steps}", f"{STAGE}_training.checkpoint_every=200")
+    settings = (
+        *overrides,
+        f"{STAGE}_training.steps={steps}",
+        f"{STAGE}_training.checkpoint_every=200",
+        f"{STAGE}_training.validate_every={steps}",
+    )
     words = ["--recipe", "glyphs", "--work", str(work), "--stage", STAGE, *(f"--set={item}" for item in settings)]
     words += ["--mlflow", "off"] if uri is None else ["--mlflow", "live"]
     words += ["--mlflow-uri", uri] if uri else []

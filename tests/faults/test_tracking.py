@@ -6,6 +6,7 @@ Against a real `mlflow server`, behind a proxy that hangs, answers 500, is slow,
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import subprocess
@@ -99,8 +100,6 @@ def _found(uri: str, run: Path) -> list[Any]:
 
 
 def read_seed(run: Path) -> int:
-    import json
-
     return int(json.loads((run / RUN).read_text())["identity"]["seed"])
 
 
@@ -259,7 +258,7 @@ def test_the_command_goes_on_after_it_was_killed_takes_several_runs_and_sends_fi
     started.wait()
     place.proxy.mood = "well"
     assert 0 < _copied(place.server.url, runs[0]) < 4001
-    with_a_stranger = [*command, str(tmp_path)]
+    with_a_stranger = [*command[:3], str(tmp_path), *command[3:]]
     done = subprocess.run(with_a_stranger, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == DataError.exit_code, done.stderr  # and the others are copied all the same
     assert f"{tmp_path} is no run directory" in done.stderr
