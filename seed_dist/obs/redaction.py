@@ -18,7 +18,7 @@ _WORD = r"(?:token|password|passwd|passphrase|secret|credentials?|signature|sig|
 _NAME = rf"(?:[A-Za-z0-9]+[-_.])*{_WORD}(?:[-_.][A-Za-z0-9]+)*"
 _SECRET_NAME = re.compile(_NAME, re.IGNORECASE)
 _PATTERNS = (
-    # scheme://user:password@host; the last @ before the path ends it, because passwords may contain one
+    # user and password of an address; the last @ before the path ends them, because passwords may contain one
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s'\"]+@", re.IGNORECASE), rf"\1{HIDDEN}@"),
     # NAME=value, ?name=value, "name": "value"
     (re.compile(rf"((?<![A-Za-z0-9]){_NAME}['\"]?\s?[=:]\s?['\"]?)[^\s'\"&,;]+", re.IGNORECASE), rf"\1{HIDDEN}"),

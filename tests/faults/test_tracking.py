@@ -94,12 +94,12 @@ def _found(uri: str, run: Path) -> list[Any]:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
-    seed = read_seed(run)
+    seed = _seed(run)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     return [] if experiment is None else client.search_runs([experiment.experiment_id], f"params.seed = '{seed}'")
 
 
-def read_seed(run: Path) -> int:
+def _seed(run: Path) -> int:
     return int(json.loads((run / RUN).read_text())["identity"]["seed"])
 
 
