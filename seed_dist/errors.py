@@ -58,3 +58,9 @@ class TrainingError(SeedDistError):
     """Training cannot go on: non-finite values, disagreement between ranks."""
 
     exit_code = 7
+
+
+class TrackingError(SeedDistError):
+    """MLflow did not take what it was sent. Nothing is lost: the journal has it."""
+
+    exit_code = 9

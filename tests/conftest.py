@@ -20,8 +20,14 @@ os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_exte
 # Set by launchers; a test that runs inside a job or after a sloppy neighbour must still be a single process.
 _LAUNCHER_PREFIXES = ("SLURM_", "SUBMITIT_")
 _LAUNCHER_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_TRACKING = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
 for _name in list(os.environ):
-    if _name.startswith(_LAUNCHER_PREFIXES) or _name in (*_LAUNCHER_NAMES, "SEED_DIST_FAULT", "SEED_DIST_RENDEZVOUS"):
+    if _name.startswith(_LAUNCHER_PREFIXES) or _name in (
+        *_LAUNCHER_NAMES,
+        "SEED_DIST_FAULT",
+        "SEED_DIST_RENDEZVOUS",
+        *_TRACKING,
+    ):
         del os.environ[_name]
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,9 +10,11 @@
     {"event": "straggler",  "step": 600, "rank": 3, "own_s_by_rank": [...]}  all wait for that rank
     {"event": "stop",       "step": 700, "reason": "SIGTERM"}   {"event": "finished", "step": 1000}
 
-Units stand in the names; `time_s` is seconds since 1970. `samples_digest` tells which samples a step took
-(`seed_dist.order.digest`). Lines are flushed to the disk about once per second and at every event other than a step. A
-resumed attempt may repeat steps, and one that went back does: readers let the later ones replace them.
+Units stand in the names; `time_s` is seconds since 1970 and never goes back: within an attempt it follows a clock that
+nobody can set, and an attempt begins no earlier than the one before it ended. `samples_digest` tells which samples a
+step took (`seed_dist.order.digest`). Secrets in texts are hidden. Lines are flushed to the disk about once per second
+and at every event other than a step. A resumed attempt may repeat steps, and one that went back does: readers let the
+later ones replace them.
 """
 
 from __future__ import annotations
@@ -25,8 +27,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from seed_dist.obs.redaction import redact
+
 JOURNAL = "journal.jsonl"
+GOES_BACK = ("start", "rollback")  # events after which steps are done again
 _SYNC_EVERY_S = 1.0
+_TAIL_BYTES = 1 << 16
 
 Record = dict[str, Any]
 
@@ -37,16 +43,19 @@ class Journal:
     def __init__(self, path: Path | None) -> None:
         self._file = None
         self._synced_s = 0.0
+        self._clock_offset_s = time.time() - _uptime_s()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _end_torn_line(path)
+            # The clock may have been set back since the last record, or be another machine's.
+            self._clock_offset_s = max(self._clock_offset_s, _last_time_s(path) - _uptime_s())
             self._file = path.open("a", encoding="utf-8")
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """One line. Numbers that JSON does not know become null."""
         if self._file is None:
             return
-        record = {"event": event, "step": step, "time_s": round(time.time(), 3)}
+        record = {"event": event, "step": step, "time_s": round(self._clock_offset_s + _uptime_s(), 3)}
         record |= {name: _plain(value) for name, value in values.items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         if event != "step" or time.monotonic() - self._synced_s > _SYNC_EVERY_S:
@@ -80,10 +89,18 @@ def without_replaced(records: Iterable[Record]) -> list[Record]:
     """Records in order, without those of steps that a later attempt among them did again."""
     kept: list[Record] = []
     for record in records:
-        if record["event"] in ("start", "rollback"):
-            kept = [earlier for earlier in kept if earlier["step"] <= record["step"]]
+        if record["event"] in GOES_BACK:
+            kept = [earlier for earlier in kept if not is_replaced(earlier, record)]
         kept.append(record)
     return kept
+
+
+def is_replaced(earlier: Record, by: Record) -> bool:
+    """Whether the attempt or rollback `by` does again what `earlier` tells of: later steps, and the validation before
+    the first one, which every attempt from scratch begins with.
+    """
+    step: int = by["step"]
+    return bool(earlier["step"] > step or (by["event"] == "start" and step == 0 and earlier["event"] == "validation"))
 
 
 def parse_journal(text: str) -> list[Record]:
@@ -100,10 +117,31 @@ def _parse(line: str) -> Record | None:
 
 
 def _plain(value: Any) -> Any:
-    """Floats to 9 significant digits, which tell any two fp32 numbers apart."""
+    """Floats to 9 significant digits, which tell any two fp32 numbers apart; texts without secrets."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
     if not isinstance(value, float):
         return value
     return float(f"{value:.9g}") if math.isfinite(value) else None
+
+
+def _uptime_s() -> float:
+    """Seconds that no one can set: since the machine was started, its sleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _last_time_s(path: Path) -> float:
+    """`time_s` of the last record; 0 where there is none."""
+    if not path.is_file():
+        return 0.0
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        records = parse_journal(file.read().decode("utf-8", errors="replace"))
+    return float(records[-1].get("time_s", 0.0)) if records else 0.0
 
 
 def _end_torn_line(path: Path) -> None:

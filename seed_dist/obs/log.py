@@ -7,6 +7,8 @@ import os
 import sys
 import warnings
 
+from seed_dist.obs.redaction import redact
+
 _NAME = "seed_dist"
 
 
@@ -21,6 +23,9 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
             self.stream.write("\n")
             _Handler.unfinished_line = False
         super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 def get_logger() -> logging.Logger:

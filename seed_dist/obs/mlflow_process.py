@@ -1,40 +1,56 @@
-"""Starts the MLflow sink beside or after training, so that it can neither stop nor slow it."""
+"""Starts what reports on a training from processes of their own, so that none of it can stop or slow the training."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from seed_dist.obs.destination import VARIABLE
 from seed_dist.obs.side_process import start_side_process
+from seed_dist.topology import world_from_environment
 
 When = Literal["end", "live", "off"]
 LOG = "mlflow_sink.log"
 
 
+@dataclass(frozen=True)
+class Tracking:
+    """When the journal is copied to MLflow, and where to; `uri` None: see `obs.destination`. Never shown: it may hold a
+    password.
+    """
+
+    when: When = "off"
+    uri: str | None = field(default=None, repr=False)
+
+
 @contextmanager
-def copied_to_mlflow(run: Path, when: When, rank: int) -> Iterator[None]:
-    """While the block runs (`live`) or when it ends, in whatever way (`end`), rank 0 has the journal copied to MLflow.
+def copied_to_mlflow(run: Path, tracking: Tracking, rank: int) -> Iterator[None]:
+    """While the block runs (`live`) or when it ends, in whatever way (`end`), rank 0 has the journal copied to MLflow;
+    unless it is `off`, the first rank of each node has the node watched.
 
     The default is `end`: importing MLflow and creating its database take about 5 s of processor time per run. A
     laptop's two training ranks would feel that; at idle priority after training it costs nobody anything.
     """
-    if rank == 0 and when == "live":
-        start_sink(run, follow=True)
+    if tracking.when != "off" and world_from_environment().local_rank == 0:
+        start_side_process("seed_dist.obs.node_sampler", [str(run), "--follow", str(os.getpid())], run / LOG)
+    if rank == 0 and tracking.when == "live":
+        start_sink(run, tracking.uri, follow=True)
     try:
         yield
     finally:
-        if rank == 0 and when == "end":
-            start_sink(run, follow=False)
+        if rank == 0 and tracking.when == "end":
+            start_sink(run, tracking.uri, follow=False)
 
 
-def start_sink(run: Path, follow: bool) -> None:
-    """Start the copying process and forget it: detached, at the lowest priority, its messages in RUN/mlflow_sink.log.
+def start_sink(run: Path, uri: str | None, follow: bool) -> None:
+    """Start the copying process; with `follow` it goes on until this process has ended.
 
-    With `follow` it goes on until this process has ended. When it cannot be started that is noted in the log and
-    nothing else happens: the journal has everything, and the same command can be run by hand later.
+    The address is handed over in the environment, because everybody can read the command lines of a machine.
     """
     follows = ["--follow", str(os.getpid())] if follow else []
-    start_side_process("seed_dist.obs.mlflow_sink", [str(run), *follows], run / LOG)
+    environment = {} if uri is None else {VARIABLE: uri}
+    start_side_process("seed_dist.sync", [str(run), *follows], run / LOG, environment=environment)

@@ -1,162 +1,225 @@
-"""Copies a run's journal into `RUN/mlflow.db`: `python -m seed_dist.obs.mlflow_sink RUN [--follow PID]`.
+"""A training as one run in MLflow, whatever the number of attempts, machines and copies.
 
-The only file that imports mlflow, and always in a process of its own: MLflow's client can block for minutes, and
-importing it and creating its database cost many seconds of processor time. Training only appends to the journal. Look
-at the result with
+The only file that imports mlflow, and only the command `seed_dist.sync` imports this file, always in a process of its
+own: MLflow's client can block for minutes, and importing it costs seconds. Training only appends to the journal.
 
-    mlflow ui --backend-store-uri sqlite:///RUN/mlflow.db
+**One run.** It is found by its tags, nothing is kept locally: `journal_key` is the fingerprint of what is trained with
+that of the journal's first line, which tells when and where the first attempt began, so that two users with equal
+recipes have two runs, and a run directory that was moved or copied to another machine keeps its own.
 
-One run directory is one MLflow run, whatever the number of attempts. How much of the journal is copied already is noted
-in the run itself, after each batch; a batch that was sent but not noted is sent again and makes no duplicates, because
-key, step, time and value are the same.
+**Every point once, in order.** What is settled (see `obs.settled`) is sent in batches. Each carries the new value of
+the tag `journal_copied`, the number of records with their digest. After any failure that tag is read again; a batch
+that came through while its tag did not is sent again and makes no duplicates, because MLflow's databases have key,
+time, step and value of a point as their primary key.
+
+**Gone back from.** Points cannot be deleted. When training goes back behind what was sent, the old run is moved to
+MLflow's trash (`mlflow runs restore` brings it back) and all that is still true is sent to a new one.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import logging
 import os
-import sys
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from seed_dist.cli import run_command
-from seed_dist.errors import DataError
-from seed_dist.fsio import folder_lock
-from seed_dist.obs.journal import JOURNAL, Record, parse_journal, without_replaced
+from seed_dist.errors import DataError, TrackingError
+from seed_dist.fsio import fingerprint, sha256_file
+from seed_dist.obs.destination import own_database, with_secrets_apart
+from seed_dist.obs.journal import JOURNAL, Record, parse_journal
+from seed_dist.obs.node_sampler import NODES
 from seed_dist.obs.provenance import RUN
+from seed_dist.obs.redaction import redact
+from seed_dist.obs.settled import SettledJournal, complete_lines, in_batches, points
 
-DATABASE = "mlflow.db"
-_POSITION_TAG = "journal_bytes"
-_BATCH_METRICS = 900  # MLflow takes at most 1000 per call
-_POLL_S = 10.0
+# The client's own defaults are 120 s and 7 retries; retrying is up to the caller, who waits as long as it takes.
+_CLIENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 _LONGEST_PARAMETER = 500  # characters that every MLflow version accepts
-_NO_METRIC = ("event", "step", "time_s")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m seed_dist.obs.mlflow_sink", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("run", type=Path, help="run directory, for example runs/demo/codebook")
-    parser.add_argument("--follow", type=int, metavar="PID", help="go on until that process has ended")
-    args = parser.parse_args()
-    if not (args.run / RUN).is_file():
-        raise DataError(f"{args.run} is no run directory: it has no {RUN}. Give WORK/STAGE of a training.")
-    with folder_lock(args.run / ".mlflow", "MLflow sink"):
-        sink = MlflowSink(args.run)
-        while args.follow is not None and _is_alive(args.follow):
-            sink.copy_new_records()
-            time.sleep(_POLL_S)
-        sink.copy_new_records()
-        sink.close_run()
+_LONGEST_TAG = 4000
+_PARAMETERS = 100  # MLflow's limit per call
+_LARGEST_FILE_BYTES = 20 << 20
+_ARTIFACTS = (f"{RUN}", "export/*.json", "export/*.md", "../report.json", "../report.html")
+_LOG = logging.getLogger("seed_dist")
 
 
 class MlflowSink:
-    """An MLflow run in the run directory's own sqlite file."""
+    """The run of one run directory at one address. `copy` may be called again at any time, whatever happened before."""
 
-    def __init__(self, run: Path) -> None:
-        _silence()
+    def __init__(self, run: Path, uri: str) -> None:
+        for name, value in _CLIENT.items():
+            os.environ.setdefault(name, value)
+        for library in ("alembic", "mlflow", "urllib3"):
+            logging.getLogger(library).setLevel(logging.ERROR)
         from mlflow import MlflowClient
 
-        self._journal = run / JOURNAL
-        self._finished = False
-        record = json.loads((run / RUN).read_text())
-        self._client = MlflowClient(tracking_uri=f"sqlite:///{run.resolve() / DATABASE}")
-        experiment = self._client.get_experiment_by_name(record["stage"])
-        experiment_id = experiment.experiment_id if experiment else self._client.create_experiment(record["stage"])
-        existing = self._client.search_runs([experiment_id], f"tags.run_fingerprint = '{record['fingerprint']}'")
-        if existing:
-            self._id, self._position = existing[0].info.run_id, int(existing[0].data.tags.get(_POSITION_TAG, 0))
-            return
-        tags = {
-            "run_fingerprint": record["fingerprint"],
-            _POSITION_TAG: "0",
-            "git_revision": str(record["git"]["revision"]),
-        }
-        self._id = self._client.create_run(experiment_id, tags=tags, run_name=record["stage"]).info.run_id
-        self._position = 0
-        self._log_parameters(record["identity"])
+        self._folder = run
+        self._record = json.loads((run / RUN).read_text())
+        self._journal = SettledJournal(run / JOURNAL)
+        self._is_own = uri == own_database(run)
+        self._client = MlflowClient(tracking_uri=with_secrets_apart(uri))
+        self._run: Any = None  # as MLflow describes it; None: to be looked up
+        self._sent = 0
 
-    def copy_new_records(self) -> int:
-        """Copy what was appended to the journal since the noted position; the value is the number of records."""
-        with self._journal.open("rb") as file:
-            file.seek(self._position)
-            text = file.read()
-        complete = text[: text.rfind(b"\n") + 1]  # a line that is still being written waits for the next time
-        records = without_replaced(parse_journal(complete.decode("utf-8", errors="replace")))
-        for batch in in_batches(records):
-            self._client.log_batch(
-                self._id, metrics=[self._metric(*point) for record in batch for point in points(record)]
-            )
-        self._finished = self._finished or any(record["event"] == "finished" for record in records)
-        self._position += len(complete)
-        self._client.set_tag(self._id, _POSITION_TAG, str(self._position))
-        return len(records)
+    def copy(self, is_training: bool) -> int:
+        """Send what is settled and not there yet; the value is the number of journal records sent.
 
-    def close_run(self) -> None:
+        Raises TrackingError when that was not possible now, DataError when MLflow has more than this journal.
+        """
+        self._journal.read()
+        if self._journal.identity is None:
+            return 0
+        try:
+            generation = self._journal.generation
+            if self._run is None or int(self._run.data.tags["journal_generation"]) != generation:
+                self._run, self._sent = self._found_or_created()
+            before = self._sent
+            self._describe()
+            self._send_journal()
+            for path in sorted((self._folder / NODES).glob("*.jsonl")):
+                self._send_node(path)
+            if not is_training:
+                self._send_files()
+            self._set_status("RUNNING" if is_training else "FINISHED" if self._journal.is_finished else "KILLED")
+        except DataError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a client, a server or a disk in whatever state
+            self._run = None
+            text = redact(str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            raise TrackingError(f"{self._folder} is not complete in MLflow: {text}") from None
+        return self._sent - before
+
+    def _found_or_created(self) -> tuple[Any, int]:
+        """The run of this journal with the number of records that it has."""
+        experiment, key = self._experiment(), fingerprint([self._record["fingerprint"], self._journal.identity])
+        found, journal = None, self._journal
+        for run in self._client.search_runs([experiment], f"tags.journal_key = '{key}'", order_by=["start_time ASC"]):
+            generation, count, digest = run.data.tags["journal_copied"].split()
+            sent = int(count)
+            if int(generation) < journal.generation:
+                self._client.delete_run(run.info.run_id)
+            elif int(generation) > journal.generation or sent > len(journal.settled):
+                raise DataError(
+                    f"MLflow has {sent} records of this run, {self._folder / JOURNAL} only {len(journal.settled)}. "
+                    "This is an older copy; send the newest one."
+                )
+            elif digest == journal.digest(sent) and (found is None or sent > found[1]):
+                found = run, sent
+            elif sent == 0:  # made by a request that seemed to have failed
+                self._client.delete_run(run.info.run_id)
+        if found is not None:
+            return found
+        began_ms = int(float(journal.attempts[0].get("time_s", 0)) * 1000) if journal.attempts else None
+        tags = {"journal_key": key, "journal_generation": str(journal.generation), "journal_copied": self._position(0)}
+        name = f"{self._folder.resolve().parent.name}/{self._folder.resolve().name}"
+        run = self._client.create_run(experiment, start_time=began_ms, tags=tags, run_name=name)
+        return run, 0
+
+    def _experiment(self) -> str:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", f"seed_dist/{self._record['stage']}")
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        files = (self._folder.resolve() / "mlflow_files").as_uri() if self._is_own else None
+        return str(self._client.create_experiment(name, artifact_location=files))
+
+    def _position(self, count: int) -> str:
+        return f"{self._journal.generation} {count} {self._journal.digest(count)}"
+
+    def _send_journal(self) -> None:
+        for batch in in_batches(self._journal.settled[self._sent :]):
+            count = self._sent + len(batch)
+            self._send([point for record in batch for point in points(record)], "journal_copied", self._position(count))
+            self._sent = count
+
+    def _send_node(self, path: Path) -> None:
+        """What the sampler of one node has written, from the noted byte on."""
+        tag = f"node_copied.{path.stem}"
+        text, end = complete_lines(path, int(self._run.data.tags.get(tag, 0)))
+        batches = list(in_batches(parse_journal(text.decode("utf-8", errors="replace"))))
+        for number, batch in enumerate(batches, 1):
+            named = [(f"{name[:4]}/{path.stem}{name[4:]}", *rest) for one in batch for name, *rest in points(one)]
+            # The position is noted with the last batch: the others are few, and make no duplicates when sent again.
+            self._send(named, tag if number == len(batches) else None, str(end))
+
+    def _send(self, values: list[Any], tag: str | None, position: str) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        metrics = [Metric(name, value, time_ms, step) for name, value, time_ms, step in values]
+        tags = [RunTag(tag, position)] if tag else []
+        self._client.log_batch(self._run.info.run_id, metrics=metrics, tags=tags, synchronous=True)
+        self._run.data.tags.update({item.key: item.value for item in tags})
+
+    def _describe(self) -> None:
+        """Parameters once; tags as far as they changed."""
+        from mlflow.entities import Param, RunTag
+
+        known, run = self._run.data, self._run.info.run_id
+        parameters = {name: str(value)[:_LONGEST_PARAMETER] for name, value in self._record["identity"].items()}
+        missing = [Param(name, value) for name, value in parameters.items() if name not in known.params]
+        for start in range(0, len(missing), _PARAMETERS):
+            self._client.log_batch(run, params=missing[start : start + _PARAMETERS], synchronous=True)
+            known.params.update({item.key: item.value for item in missing[start : start + _PARAMETERS]})
+        tags = {name: redact(value)[:_LONGEST_TAG] for name, value in _tags(self._record, self._journal).items()}
+        changed = [RunTag(name, value) for name, value in tags.items() if known.tags.get(name) != value]
+        for start in range(0, len(changed), _PARAMETERS):
+            self._client.log_batch(run, tags=changed[start : start + _PARAMETERS], synchronous=True)
+        known.tags.update(tags)
+
+    def _send_files(self) -> None:
+        """Record, export's description and report, as far as they are there and changed; checkpoints never."""
+        place = urlsplit(self._run.info.artifact_uri)
+        if place.scheme in ("", "file") and not self._is_own:
+            return  # a folder of the server's machine, which this one cannot write to
+        sent = json.loads(self._run.data.tags.get("files", "{}"))
+        for path in sorted(path for pattern in _ARTIFACTS for path in _glob(self._folder, pattern)):
+            name, folder = path.name, "export" if path.parent.name == "export" else None
+            digest = sha256_file(path)[:16]
+            if path.stat().st_size <= _LARGEST_FILE_BYTES and sent.get(name) != digest:
+                self._client.log_artifact(self._run.info.run_id, str(path), folder)
+                sent[name] = digest
+                self._send([], "files", json.dumps(sent, sort_keys=True))
+
+    def _set_status(self, status: str) -> None:
         """Finished stages are FINISHED; others are KILLED and open again when training goes on."""
-        self._client.set_terminated(self._id, "FINISHED" if self._finished else "KILLED")
-
-    def _metric(self, name: str, value: float, time_ms: int, step: int) -> Any:
-        from mlflow.entities import Metric
-
-        return Metric(name, value, time_ms, step)
-
-    def _log_parameters(self, identity: dict[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        parameters = [Param(name, str(value)[:_LONGEST_PARAMETER]) for name, value in identity.items()]
-        for start in range(0, len(parameters), 100):  # MLflow's limit per call
-            self._client.log_batch(self._id, params=parameters[start : start + 100])
+        info, last = self._run.info, self._journal.last
+        if info.status == status:
+            return
+        ended_ms = int(float(last.get("time_s", 0)) * 1000) if last and status != "RUNNING" else None
+        if status == "RUNNING":
+            self._client.update_run(info.run_id, status=status)
+        else:
+            self._client.set_terminated(info.run_id, status, end_time=ended_ms)
+        info._status = status
 
 
-def points(record: Record) -> Iterator[tuple[str, float, int, int]]:
-    """The metrics of one record as (name, value, milliseconds since 1970, step); validation figures get a prefix."""
-    if record["event"] not in ("step", "validation", "skipped"):
-        return
-    prefix = "" if record["event"] == "step" else f"{record['event']}/"
-    time_ms = int(float(record.get("time_s", 0)) * 1000)
-    for name, value in record.items():
-        if name not in _NO_METRIC and isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}{name}", float(value), time_ms, int(record["step"])
+def _tags(record: Record, journal: SettledJournal) -> dict[str, str]:
+    stage, recipe = record["stage"], str(record["recipe"].get("name"))
+    jobs, hosts = ([str(one[name]) for one in journal.attempts if one.get(name)] for name in ("slurm_job_id", "host"))
+    card = f"Stage {stage} of recipe {recipe}, trained by seed-dist since {record['started']}."
+    tags = {
+        "run_fingerprint": record["fingerprint"],
+        "recipe": recipe,
+        "git_revision": str(record["git"]["revision"]),
+        "git_dirty": str(record["git"]["dirty"]),
+        "mlflow.source.name": record["command"],
+        "mlflow.note.content": card,
+        "attempts": str(len(journal.attempts)),
+        "slurm_job_ids": " ".join(dict.fromkeys(jobs)),
+        "hosts": " ".join(dict.fromkeys(hosts)),
+    }
+    return tags | {f"manifest.{name}": str(value) for name, value in record["parents"].items()}
 
 
-def in_batches(records: Sequence[Record]) -> Iterator[list[Record]]:
-    """Records in groups of as many metrics as MLflow takes at once."""
-    batch: list[Record] = []
-    count = 0
-    for record in records:
-        size = sum(1 for _ in points(record))
-        if batch and count + size > _BATCH_METRICS:
-            yield batch
-            batch, count = [], 0
-        batch.append(record)
-        count += size
-    if batch:
-        yield batch
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _silence() -> None:
-    """No telemetry, no migration log lines."""
-    import logging
-
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    if pattern.startswith("../"):
+        folder, pattern = folder.resolve().parent, pattern[3:]
+    return list(folder.glob(pattern))

@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -18,6 +17,7 @@ from seed_dist.assets import resolve, weights_sha256
 from seed_dist.config import Recipe, StageName
 from seed_dist.errors import MismatchError
 from seed_dist.fsio import fingerprint, write_json
+from seed_dist.obs.redaction import redact_command
 
 RUN = "run.json"
 # Which sections of a recipe a stage's result depends on, besides its own training options.
@@ -131,9 +131,9 @@ def record_run(folder: Path, recipe: Recipe, identity: dict[str, Any], world_siz
 
 
 def attempt() -> dict[str, Any]:
-    """Who runs what where: command, code revision, package versions, machine, time."""
+    """Who runs what where: command without secrets, code revision, package versions, machine, batch job, time."""
     return {
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "command": redact_command([Path(sys.executable).name, *sys.orig_argv[1:]]),
         "git": git_revision(Path(__file__).parent),
         "versions": {"python": platform.python_version(), **_package_versions()},
         "host": platform.node(),

@@ -12,8 +12,8 @@ Stages, in order:
 The run directory is WORK/STAGE. The same command run again goes on from the newest checkpoint, or says that the stage
 is finished. Ctrl-C, SIGTERM, SIGUSR1, SIGUSR2 and the end of a SLURM job's time make all ranks save after the current
 step and leave with exit code 75: run the command again to go on. Everything that is measured goes to
-WORK/STAGE/journal.jsonl, and from there to mlflow.db beside it and to live.html, a page that is written anew every
-minute.
+WORK/STAGE/journal.jsonl, and from there to MLflow (mlflow.db beside it, or a server; `python -m seed_dist.sync` does
+that by hand) and to live.html, a page that is written anew every minute.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ from seed_dist.dist.deadline import job_deadline
 from seed_dist.dist.ds_config import fitted_training
 from seed_dist.dist.preempt import EXIT_STOPPED, StopRequest, stop_requests
 from seed_dist.errors import ConfigError, SeedDistError
+from seed_dist.obs.destination import tracking_uri
 from seed_dist.obs.log import get_logger, quieten_libraries, quieten_other_ranks
+from seed_dist.obs.mlflow_process import Tracking
 from seed_dist.obs.provenance import check_run, stage_identity
 from seed_dist.topology import World, world_from_environment
 from seed_dist.train.data import StageData, open_data
@@ -68,6 +70,8 @@ def _check(args: argparse.Namespace, world: World) -> tuple[Recipe, StageData, d
     fitted_training(f"{args.stage}_training", recipe.training(args.stage), world.size)
     if args.steps is not None and args.steps < 1:
         raise ConfigError([f"--steps is {args.steps}, but at least 1 step is needed"])
+    if args.mlflow_uri is not None:
+        tracking_uri(args.mlflow_uri, args.work / args.stage)
     data = open_data(recipe, args.stage, args.work)
     identity = stage_identity(recipe, args.stage, data.parents)
     if not args.fresh:
@@ -99,7 +103,7 @@ def _train(
         fresh=args.fresh and not is_restart(),
         resume_from=args.resume_from,
         init_from=args.init_from,
-        mlflow=args.mlflow,
+        mlflow=Tracking(args.mlflow, args.mlflow_uri),
         live_page=not args.no_live_page,
     )
     try:
@@ -154,6 +158,12 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "--no-live-page", action="store_true", help="do not keep WORK/STAGE/live.html new beside the training"
+    )
+    parser.add_argument(
+        "--mlflow-uri",
+        metavar="URI",
+        help="where to: http://HOST:PORT or sqlite:///PATH (default: MLFLOW_TRACKING_URI, else RUN/mlflow.db); users "
+        "and passwords belong into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     )
     return parser.parse_args()
 

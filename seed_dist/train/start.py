@@ -8,7 +8,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from seed_dist.errors import CheckpointError, TrainingError
 from seed_dist.fsio import atomic_folder, fingerprint, folder_lock
 from seed_dist.obs.journal import JOURNAL, Journal
 from seed_dist.obs.live_page_process import kept_live_page
-from seed_dist.obs.mlflow_process import When, copied_to_mlflow
+from seed_dist.obs.mlflow_process import Tracking, copied_to_mlflow
 from seed_dist.obs.progress import Progress
 from seed_dist.obs.provenance import attempt, check_run, record_run
 from seed_dist.train.data import StageData, order_of
@@ -56,7 +56,7 @@ class Request:
     fresh: bool = False
     resume_from: Path | None = None
     init_from: Path | None = None
-    mlflow: When = "off"
+    mlflow: Tracking = field(default_factory=Tracking)
     live_page: bool = False
 
     @property

@@ -117,6 +117,7 @@ def test_modules_and_options_exist() -> None:
         "seed_dist.status",
         "seed_dist.compare",
         "seed_dist.doctor",
+        "seed_dist.sync",
         "launchers/submit.py",
     ],
 )

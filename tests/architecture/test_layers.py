@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("glyphs",),  # uses the models' torchvision guard and painter
     ("obs", "watch"),
     ("dist", "status"),
-    ("compare", "convert", "encode", "eval", "ops", "plan", "tokenize", "train"),
+    ("compare", "convert", "encode", "eval", "ops", "plan", "sync", "tokenize", "train"),
     ("demo", "doctor"),
     ("proof", "studies"),
     ("drill", "prove_resume"),

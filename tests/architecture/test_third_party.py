@@ -20,6 +20,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "deepspeed": ("seed_dist/dist/engine.py",),
     "torch.distributed": ("seed_dist/dist/",),
     "mlflow": ("seed_dist/obs/mlflow_sink.py",),
+    "seed_dist.obs.mlflow_sink": ("seed_dist/sync.py",),  # training only appends to the journal
+    "seed_dist.sync": (),  # so it is started, never called
     "transformers": ("seed_dist/models/", "seed_dist/glyphs/"),
     "peft": ("seed_dist/models/", "seed_dist/glyphs/"),
     "diffusers": ("seed_dist/models/", "seed_dist/glyphs/"),
@@ -83,6 +85,8 @@ def test_packages_come_in_through_their_doors() -> None:
         ("seed_dist/models/x.py", "import torch.distributed as dist"),
         ("seed_dist/eval/x.py", "from mlflow.tracking import MlflowClient"),
         ("data_prep/x.py", "import pickle"),
+        ("seed_dist/train/x.py", "from seed_dist.obs.mlflow_sink import MlflowSink"),
+        ("launchers/x.py", "from seed_dist import sync"),
     ],
 )
 def test_the_rule_sees(path: str, text: str) -> None:
@@ -125,6 +129,7 @@ def test_the_environment_is_the_one_of_the_constraints() -> None:
         ("seed_dist.status.__main__", 0.5, {"torch", "numpy", "pydantic", "yaml"}),
         ("seed_dist.compare", 0.5, {"torch", "numpy", "pydantic", "yaml"}),
         ("seed_dist.doctor.__main__", 1.0, {"torch", "numpy", "transformers", "deepspeed", "pyarrow"}),
+        ("seed_dist.sync", 1.0, {"torch", "numpy", "mlflow"}),
         ("seed_dist.order", 1.0, {"torch", "transformers", "deepspeed"}),
         ("seed_dist.models.torchvision_guard", 20.0, {"transformers", "deepspeed", "mlflow", "diffusers"}),
         ("seed_dist.losses", 20.0, {"transformers", "deepspeed", "mlflow"}),

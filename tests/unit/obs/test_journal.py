@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,21 @@ def test_steps_are_flushed_at_most_about_once_a_second_and_other_events_at_once(
     assert len(flushed) == before + 1
     lines = (tmp_path / "journal.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["event"] == "checkpoint"
+
+
+def test_times_never_go_back_whatever_the_clock_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal.jsonl"
+    wall_s, real = [2e9], time.time
+    monkeypatch.setattr(time, "time", lambda: wall_s[0])
+    for set_to_s in (2e9, 1.9e9, 2.1e9):  # set back, also between two attempts, and forward
+        journal = Journal(path)
+        journal.write("start", 0)
+        wall_s[0] = set_to_s - 5e7
+        journal.write("step", 1, loss=1.0)
+        journal.close()
+        wall_s[0] = set_to_s
+    times = [json.loads(line)["time_s"] for line in path.read_text().splitlines()]
+    assert times == sorted(times)
+    assert times[0] == pytest.approx(2e9, abs=1)
+    assert times[3] - times[0] < 60  # a clock that was set inside an attempt is not followed
+    assert real() > 1.6e9
