@@ -72,8 +72,11 @@ class MlflowSink:
     def copy(self, is_training: bool) -> int:
         """Send what is settled and not there yet; the value is the number of journal records sent.
 
-        Raises TrackingError when that was not possible now, DataError when MLflow has more than this journal.
+        Raises TrackingError when that was not possible now, DataError when MLflow has more than this journal or
+        the folder is gone.
         """
+        if not (self._folder / RUN).is_file():
+            raise DataError(f"{self._folder} is gone or was renamed; copy it from where it is now.")
         self._journal.read()
         if self._journal.identity is None:
             return 0

@@ -308,6 +308,12 @@ def test_without_a_server_the_run_has_its_own_database(tmp_path: Path) -> None:
     uri = own_database(run)
     assert (sync(run, uri, 30.0), sync(run, uri, 30.0)) == (4, 0)
     assert _assert_whole(uri, run).info.status == "FINISHED"
+    from seed_dist.obs.mlflow_sink import MlflowSink
+
+    sink = MlflowSink(run, uri)
+    run.rename(tmp_path / "codebook.old-1")  # by --fresh, under a copy that still follows
+    with pytest.raises(DataError, match="renamed"):
+        copy(sink.copy, lambda: True, 30.0)
 
 
 def test_waits_grow_to_a_limit_and_are_not_alike(monkeypatch: pytest.MonkeyPatch) -> None:
