@@ -13,6 +13,7 @@ import pytest
 
 from seed_dist.dist.checkpoint import list_checkpoints
 from seed_dist.dist.comm import Comm
+from seed_dist.dist.preempt import StopRequest
 from seed_dist.errors import CheckpointError
 from seed_dist.obs.journal import JOURNAL, Journal, read_journal
 from seed_dist.train import saving
@@ -31,7 +32,8 @@ def steps_and_saves(comm: Comm, folder: Path, due: dict[int, bool], patience_s: 
     saving._PATIENCE_S = saving._LAST_PATIENCE_S = patience_s
     engine = toy_engine(comm)
     journal = Journal(folder / JOURNAL if comm.rank == 0 else None)
-    run: Any = SimpleNamespace(saver=toy_saver(folder / "c", engine), journal=journal, state=TrainState())
+    saver = toy_saver(folder / "c", engine)
+    run: Any = SimpleNamespace(saver=saver, journal=journal, state=TrainState(), stop=StopRequest())
     error, began_s = "", time.monotonic()
     try:
         for step in range(1, 7):
