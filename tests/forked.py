@@ -1,8 +1,7 @@
 """Worlds of ranks that may die: `world(fn, 2, tmp_path, fault="checkpoint.begun:1:4:kill")`.
 
 Ranks are forked from a server that has imported torch and DeepSpeed and started nothing, so a world begins in a
-fraction of a second. SEED_DIST_FAULT is read when the package's `faults` is imported, which happens in each rank anew.
-Only processes started here are ever killed.
+fraction of a second. Only processes started here are ever killed.
 """
 
 from __future__ import annotations
@@ -77,11 +76,13 @@ def _rank(
     writer: Connection, where: tuple[str, str], place: tuple[int, int, str, float, str], arguments: tuple[Any, ...]
 ) -> None:
     rank, size, store, timeout_s, fault = place
-    os.environ.update(OMP_NUM_THREADS="1", SEED_DIST_FAULT=fault)
+    os.environ["OMP_NUM_THREADS"] = "1"
     try:
+        from seed_dist import faults
         from seed_dist.dist.launch import open_comm
         from seed_dist.topology import World
 
+        faults.fault_point.__defaults__ = (faults.parse_faults(fault),)  # its module was imported without this plan
         fn = getattr(importlib.import_module(where[0]), where[1])
         with open_comm(World(rank, size, rank, size), timeout_s, f"file://{store}") as comm:
             answer = fn(comm, *arguments), ""

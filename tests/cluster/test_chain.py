@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from seed_dist.obs.mlflow_sink import DATABASE
+from seed_dist.obs.destination import DATABASE
 from tests.cluster.cluster import ENDED, ROOT, Cluster, Job, restored, wait_until
 from tests.unit.eval import tiny_workspace
 

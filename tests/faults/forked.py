@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
+_CONTEXT.set_forkserver_preload(["tests.forked_preload"])
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from seed_dist.dist.checkpoint import MANIFEST, list_checkpoints, newest_checkpo
 from seed_dist.dist.comm import LocalComm
 from seed_dist.errors import CheckpointError
 from seed_dist.fsio import sha256_file
+from seed_dist.train.state import TrainState
 from tests.forked import values, world
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "checkpoint_format_1"
@@ -163,7 +164,8 @@ def test_a_checkpoint_of_format_1_is_gone_on_from_and_pickles_are_not_read(tmp_p
         rewrite_manifest(path)
     for losses, restored, errors in values(world(load_all, 2, tmp_path, checkpoints)):
         assert losses == pytest.approx(json.loads((GOLDEN / "losses.json").read_text())["steps 4 to 6"], rel=1e-6)
-        assert restored == ["TrainState(step=4, samples=32, skipped=1, skipped_in_a_row=0)", "[4, 4]", "[4, 4, 4]", "4"]
+        state = TrainState(step=4, samples=32, skipped=1, skipped_in_a_row=0)
+        assert restored == [str(state), "[4, 4]", "[4, 4, 4]", "4"]
         assert len(errors) == 4
         assert all("holds a file of another kind" in error for error in errors), errors
     assert not witness.exists()
