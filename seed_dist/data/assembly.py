@@ -27,16 +27,15 @@ from seed_dist.data.index import (
     DIGESTS,
     INDEX_NAME,
     IndexRow,
-    file_digests,
     read_rows,
     write_index,
 )  # fmt: skip
 from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest, write_manifest
 from seed_dist.data.reject_list import (
-    REJECT_DIGESTS,
     REJECTS_NAME,
     Reject,
     read_reject_list,
+    reject_details,
     reject_list_problem,
     write_reject_list,
 )
@@ -193,9 +192,7 @@ class Assembly:
         for path in self.folder.glob("shard-*.tar"):  # of a source that was longer once
             if path.name not in {entry.name for entry in entries}:
                 path.unlink(missing_ok=True)
-        details = {**self.plan.details, **results, DIGESTS: digests}
-        if (self.folder / REJECTS_NAME).is_file():
-            details[REJECT_DIGESTS] = file_digests(self.folder / REJECTS_NAME)
+        details = {**self.plan.details, **results, DIGESTS: digests, **reject_details(self.folder)}
         samples = sum(entry.samples for entry in entries)
         manifest = Manifest(self.plan.kind, samples, tuple(entries), self.plan.parents, details)
         write_manifest(self.folder, manifest)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,8 +51,18 @@ def read_reject_list(folder: Path) -> Iterator[tuple[str, Reject]]:
                 yield values.pop("shard"), Reject(**values)
 
 
+def reject_details(folder: Path) -> dict[str, Any]:
+    """The digests for the manifest's details; nothing where nothing was left out."""
+    path = folder / REJECTS_NAME
+    if not path.is_file() or not pq.read_metadata(path).num_rows:
+        return {}
+    return {REJECT_DIGESTS: file_digests(path)}
+
+
 def reject_list_problem(folder: Path, manifest: Manifest) -> str | None:
-    """What is wrong with rejects.parquet of a finished set; sets of earlier versions have no digests of it."""
+    """What is wrong with rejects.parquet of a finished set. Empty ones have no digests, nor have those of earlier
+    versions.
+    """
     path = folder / REJECTS_NAME
     try:
         found = file_digests(path)
