@@ -71,6 +71,7 @@ def _train(run: Run, last_step: int, steps: Iterable[StepData]) -> Outcome | Non
         state.advance(result.applied, training.global_batch)
 
         boundary = meet(comm, state.step, mean_loss(outputs), bool(run.stop), run.saver.flags())
+        beat("step", state.step)
         settle(run, boundary.saving)
         own_s = data_wait_s + own_time.take()
         is_last = state.step == last_step

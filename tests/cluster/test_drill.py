@@ -11,7 +11,7 @@ import pytest
 from tests.cluster.cluster import ROOT, Cluster
 from tests.harness import TIMEOUT_S
 
-pytestmark = [pytest.mark.multirank, pytest.mark.slow]
+pytestmark = pytest.mark.cluster
 PATIENCE_S = 5 * TIMEOUT_S
 
 

@@ -67,6 +67,10 @@ def test_a_disturbed_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
     assert "goes on at step 5" in resumed[0][1]
     assert "second: 13 samples, share 0.3, 1.11 passes" in resumed[0][1]
     _assert_same_end(straight, disturbed)
+    record = json.loads((disturbed / "run.json").read_text())
+    assert record["parents"].keys() == {"train.train", "train.second", "val"}
+    told = [event["splits"] for event in read_journal(disturbed / "journal.jsonl") if event["event"] == "data"]
+    assert told[-1]["train"] == {"samples": 40, "share": 0.7, "passes": pytest.approx(STEPS * 8 * 0.7 / 40)}
 
     again = _train(works[1], overrides[1], tmp_path)
     assert [code for code, _ in again] == [0, 0]
@@ -102,10 +106,7 @@ def _assert_same_end(straight: Path, disturbed: Path) -> None:
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     record = json.loads((disturbed / "run.json").read_text())
     assert tokenizers[1].provenance["run_fingerprint"] == record["fingerprint"]
-    assert record["parents"].keys() == {"train.train", "train.second", "val"}
     assert tokenizers[1].provenance["parents"] == record["parents"]
-    told = [event["splits"] for event in read_journal(disturbed / "journal.jsonl") if event["event"] == "data"]
-    assert told[-1]["train"] == {"samples": 40, "share": 0.7, "passes": pytest.approx(STEPS * 8 * 0.7 / 40)}
     statistics = load_file(straight / final / "buffers.safetensors")
     assert int(statistics["model.quantizer.usage_statistics.steps"]) == STEPS
 
