@@ -14,9 +14,9 @@ from seed_dist.obs.provenance import stage_identity
 from seed_dist.train.data import open_data
 from seed_dist.train.start import Request, run_stage
 from tests.features import tiny_workspace
-from tests.harness import run_ranks
+from tests.forked import values, world
 
-pytestmark = pytest.mark.multirank
+pytestmark = [pytest.mark.multirank, pytest.mark.timeout(600)]  # five worlds in one fixture
 
 STAGES: tuple[StageName, ...] = ("causal_qformer", "codebook", "lora")
 LEGS = ((3, 3), (2, 6), (4, 9), (3, 12))  # ranks, and the step until which there are so many
@@ -54,7 +54,7 @@ def journals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[di
     for name, legs in (("one rank", ((1, STEPS),)), ("elastic", LEGS)):
         works, overrides = _works(folder / name)
         for size, last_step in legs:
-            outcomes = run_ranks(_leg, size, folder, works, overrides, last_step)
+            outcomes = values(world(_leg, size, folder, works, overrides, last_step, timeout_s=90.0))
             assert outcomes == [["finished" if last_step == STEPS else "limit"] * 3] * size
         found[name] = [read_journal(work / stage / JOURNAL) for stage, work in works.items()]
     return found
@@ -67,5 +67,5 @@ def test_losses_do_not_depend_on_the_number_of_ranks(journals: Any, stage: int) 
     assert [r["step"] for r in one] == [r["step"] for r in elastic] == list(range(1, STEPS + 1))
     for ours, theirs in zip(one, elastic, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5), ours["step"]
-        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-2), ours["step"]
+        assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-2, abs=1e-4), ours["step"]
     assert one[0]["loss"] != one[-1]["loss"]
