@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from seed_dist.obs import mlflow_process
+from seed_dist.obs import mlflow_process, side_process
 from seed_dist.obs.destination import VARIABLE
 from seed_dist.obs.mlflow_process import LOG, Tracking, copied_to_mlflow
 
@@ -18,9 +18,9 @@ def test_the_copy_is_started_when_asked_and_only_on_rank_0(tmp_path: Path, monke
     started: list[str] = []
     monkeypatch.setattr(
         mlflow_process,
-        "_start",
-        lambda run, words, environment: started.append(
-            f"{words[0].rpartition('.')[2]}{' follows' * ('--follow' in words)} {environment.get(VARIABLE, '')}"
+        "start_side_process",
+        lambda module, words, log, environment=None: started.append(
+            f"{module.rpartition('.')[2]}{' follows' * ('--follow' in words)} {(environment or {}).get(VARIABLE, '')}"
         ),
     )
     sampler = "node_sampler follows "
@@ -47,7 +47,7 @@ def test_the_copy_is_started_when_asked_and_only_on_rank_0(tmp_path: Path, monke
 
 def test_the_address_is_on_no_command_line_and_in_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr(mlflow_process.subprocess, "Popen", lambda words, env, **rest: commands.append((words, env)))
+    monkeypatch.setattr(side_process.subprocess, "Popen", lambda words, env, **rest: commands.append((words, env)))
     mlflow_process.start_sink(tmp_path, URI, follow=True)
     ((words, environment),) = commands
     assert "S3cr3t" not in " ".join(words)

@@ -117,10 +117,10 @@ def test_json_has_these_keys() -> None:
 
 def test_all_problems_at_once() -> None:
     recipe = load_recipe("seed_v2", ["backbones.language_model=nowhere", "backbones.image_encoder=neither"])
-    asked = replace(request(nodes=3), recipe=recipe)
+    asked = replace(request(nodes=9999), recipe=recipe)
     with pytest.raises(ConfigError) as caught:
         make_plan(asked)
     text = str(caught.value)
     assert "backbones.language_model 'nowhere'" in text
     assert "backbones.image_encoder 'neither'" in text
-    assert "24 ranks do not divide" in text
+    assert "79992 ranks cannot share" in text
