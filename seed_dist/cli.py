@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from seed_dist.errors import SeedDistError
+from seed_dist.redaction import redact
 
 EXIT_DISK = 8
 EXIT_INTERRUPTED = 130
@@ -46,7 +47,7 @@ def run_command(main: Callable[[], None]) -> int:
     try:
         main()
     except SeedDistError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(redact(f"error: {error}"), file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES):

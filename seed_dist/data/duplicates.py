@@ -85,12 +85,13 @@ def find_copies(listing: Listing, out: Path, kept: Path, options: ShardOptions, 
         PrintTask(kept / name, out / PROGRESS / name, listing.path, number, options.filters, options.patience)
         for number, name in enumerate(print_names(listing, options.filters))
     ]
-    left = [task for task in tasks if task.prints() is None]
+    known = {task: task.prints() for task in tasks}
+    left = [task for task, prints in known.items() if prints is None]
     bar = progress_bar(len(tasks), len(tasks) - len(left), "looking for duplicates", "slices")
     with bar, closing(do_jointly(partial(_print_slice, leases), left, options.workers, leases)) as running:
         for _ in running:
             bar.update(1)
-    table = np.concatenate([_required(task) for task in tasks])
+    table = np.concatenate([_required(task) if prints is None else prints for task, prints in known.items()])
     prints, usable = table[:, 1:], table[:, 0].astype(bool)
     earlier = first_copies(prints, usable, NEAR_BITS if options.filters.drop_duplicates == "perceptual" else 0)
     return {int(position): int(earlier[position]) for position in np.flatnonzero(earlier >= 0)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import fsspec
 import urllib3
@@ -38,7 +37,9 @@ class Fetcher:
 
     def fetch(self, url: str) -> bytes:
         """The bytes at a URL. UnusablePairError says why there are none, DataError what must be installed."""
-        scheme = url.partition("://")[0]
+        scheme = url.partition("://")[0].lower()
+        if scheme in ("file", "local"):
+            raise UnusablePairError("not_downloaded", "that is a path of this machine and no URL")
         read = self._over_http if scheme in ("http", "https") else self._from_system
         problem = _TryAgainError("")
         for attempt in range(1 + self._patience.retries):
@@ -59,7 +60,6 @@ class Fetcher:
             with answer:
                 _require_answer(answer)
                 data = _body(answer, deadline)
-            answer.release_conn()
         except (urllib3.exceptions.LocationValueError, UnicodeError) as error:
             raise UnusablePairError("not_downloaded", f"no address: {error}"[:200]) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -72,16 +72,12 @@ class Fetcher:
         return data
 
     def _from_system(self, url: str, _: float) -> bytes:
-        scheme = url.partition("://")[0]
         try:
-            system: Any = fsspec.filesystem(scheme)
+            system, path = fsspec.core.url_to_fs(url)
+            data: bytes = system.cat_file(path, start=0, end=MAX_FETCH_BYTES + 1)
         except ImportError as error:
             raise DataError(f"{url} cannot be fetched: {error}. Install that package.") from None
-        except ValueError as error:
-            raise UnusablePairError("not_downloaded", str(error)[:200]) from None
-        try:
-            data: bytes = system.cat_file(system._strip_protocol(url), start=0, end=MAX_FETCH_BYTES + 1)
-        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        except (FileNotFoundError, IsADirectoryError, PermissionError, ValueError, TypeError) as error:
             raise UnusablePairError("not_downloaded", f"{type(error).__name__}: {error}"[:200]) from None
         except Exception as error:  # noqa: BLE001 - every file system has errors of its own
             raise _TryAgainError(f"{type(error).__name__}: {error}", isinstance(error, TimeoutError)) from None

@@ -26,7 +26,7 @@ class ImagePolicy:
     square of it without regard to the aspect ratio. `format` "keep" stores what is no JPEG, PNG or WebP as PNG.
     `quality` (1 to 100) is that of JPEG and WebP which are made here. `exif_turn` "apply" stores turned pictures
     upright; "keep" leaves the turning to whoever decodes. `resample`, one of RESAMPLES, is how pixels are joined, with
-    antialiasing: "area" takes less than half the time of "bicubic" and is a little softer.
+    antialiasing: "area" is faster than "bicubic" and a little softer.
     """
 
     resize: str = "none"

@@ -99,13 +99,10 @@ def _row(values: dict[str, Any]) -> IndexRow:
     return IndexRow(**{**own, "other_captions": tuple(own["other_captions"])})
 
 
-def column_digest(column: pa.ChunkedArray) -> str:
-    """16 hex digits of a column's values, whatever its chunks and whichever library version wrote the file."""
-    return _digest(column.type, lambda: column.chunks)
-
-
 def _file_digest(file: pq.ParquetFile, name: str) -> str:
-    """`column_digest` of a column of a file, one row group in memory at a time."""
+    """16 hex digits of a column's values, whatever its chunks and whichever library version wrote the file. Of all row
+    groups one is in memory.
+    """
 
     def chunks() -> Iterator[pa.Array]:
         for group in range(file.num_row_groups):
@@ -251,7 +248,7 @@ class Index:
             second = place == 1
             steps[shard[second]] = values[second] - begins[shard[second]]
             if (even[rows] != values).any():
-                return self._read([name])[name].to_numpy()
+                return file.read(columns=[name])[name].to_numpy()
         return even
 
     def _check_count(self, rows: int) -> None:

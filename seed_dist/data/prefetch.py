@@ -24,6 +24,7 @@ T = TypeVar("T")  # a step
 
 READERS = 2  # each makes every second step
 _ATTEMPTS = 3  # threads that may hang at one step
+_JOIN_S = 2.0  # for readers at the end; one that hangs keeps its memory to itself
 _LOOK_S = 0.5  # between looks at a thread that is waited for
 _LOG = logging.getLogger("seed_dist")
 
@@ -58,7 +59,7 @@ def prefetched(work: Work[S, T], first: int, last: int) -> Generator[T, None, No
         for reader in readers:
             reader.leave()
         for reader in readers:
-            reader.join(timeout=work.timeout_s)
+            reader.join(timeout=min(_JOIN_S, work.timeout_s))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ an error that names the sample, where touching a map would kill the process (SIG
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import threading
@@ -31,9 +32,9 @@ from seed_dist.errors import DataError, MismatchError
 Rows = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-# Of one set: several must fit into the limit. Fewer copies of what lies elsewhere: the cache may have removed them, and
-# they take their 4 MiB of the disk for as long as they are open.
-_OPEN_FILES = min(4096, max(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+# Of one set, which takes a quarter of the system's limit at most. Fewer copies of what lies elsewhere: the cache may
+# have removed them, and they take their 4 MiB of the disk for as long as they are open.
+_OPEN_FILES = 4096
 _OPEN_COPIES = 256
 _RUN_ROWS = 256  # read with one call: three buffers each, and the kernel takes 1024
 _GAP_BYTES = 4096  # between two payloads: a tar header and padding
@@ -217,13 +218,25 @@ class ShardFiles:
         """An open file; the one that was opened first is closed for it, once nobody reads it any more."""
         if (known := self._open.get(number)) is not None:
             return known
-        file = MappedFile(self._storage.open(number))
-        most = min(_OPEN_FILES, _OPEN_COPIES) if self.is_remote else _OPEN_FILES
+        file = MappedFile(self._opened(number))
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4  # not asked once: training raises the limit
+        most = min(_OPEN_FILES, allowed, _OPEN_COPIES if self.is_remote else _OPEN_FILES)
         with self._lock:
             while len(self._open) >= most:
                 self._open.popitem(last=False)
             self._open[number] = file
         return file
+
+    def _opened(self, number: int) -> int:
+        """Where many sets are open together the limit may come earlier: then this set makes room."""
+        while True:
+            try:
+                return self._storage.open(number)
+            except OSError as error:
+                with self._lock:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+                        raise
+                    self._open.popitem(last=False)
 
     def _advice(self, row: int) -> str:
         name = self.manifest.shards[int(self.index.shard[row])].name

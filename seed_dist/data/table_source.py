@@ -139,14 +139,14 @@ def path_pair(
     if not isinstance(value, str) or not value.strip():
         return Pair(name, None, problem=("missing_image", f"the image column holds {_shown(value)}"))
     shown, local = f"{name}: {readable(value)}", value
-    is_url = value.startswith(("http://", "https://"))
-    if is_url:
+    named_by_url = is_url(value)
+    if named_by_url:
         local = _url_file(value)
     try:
         path = os.fsdecode(os.fsencode(root / local))
     except UnicodeEncodeError:  # half of a surrogate pair, written as an escape in JSON
         return Pair(shown, None, problem=("missing_image", "no file can have that name"))
-    if is_url and (not local or "\0" in local or not Path(path).is_file()):
+    if named_by_url and (not local or "\0" in local or not Path(path).is_file()):
         detail = f"no file {readable(local)} in the folder of the images; {_FETCH}"
         return Pair(shown, None, problem=("not_downloaded", detail))
     return Pair(shown, path, captions, problem)

@@ -84,7 +84,7 @@ def newest_checkpoint(
             return path
         if comm.rank == 0:
             _LOG.warning("checkpoint %s is passed over: %s", path, problem)
-    if candidates:
+    if candidates and len(candidates) == len(found):
         raise CheckpointError(
             f"{checkpoints} holds {len(candidates)} checkpoint(s) and none is whole (see above). Restore one, "
             "or start again from nothing with --fresh, which keeps the old run directory under another name."

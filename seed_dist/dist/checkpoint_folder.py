@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from seed_dist.dist.checkpoint import (
+    LATEST,
     MANIFEST,
+    checkpoint_name,
     has_all_files,
     list_checkpoints,
     partial_of,
@@ -25,7 +27,7 @@ from seed_dist.dist.checkpoint import (
 from seed_dist.dist.comm import Comm, LocalComm, on_main
 from seed_dist.errors import CheckpointError
 from seed_dist.faults import fault_point
-from seed_dist.fsio import PARTIAL_SUFFIX, fsync_folder
+from seed_dist.fsio import PARTIAL_SUFFIX, fsync_folder, write_text
 
 _LOG = logging.getLogger("seed_dist")
 
@@ -113,6 +115,16 @@ class Retention:
                 kept += self._is_whole(path)
             elif not self._is_permanent(path) and _set_aside(path):
                 fault_point("checkpoint.pruning", 0, step)
+        remove_partials(self.checkpoints)
+
+    def leave_behind(self, step: int) -> None:
+        """Training has gone back behind the checkpoints of later steps: they must not pass for the newest. Only while
+        none is being written.
+        """
+        for path in list_checkpoints(self.checkpoints):
+            if (step_of(path) or 0) > step:
+                _set_aside(path)
+        write_text(self.checkpoints / LATEST, checkpoint_name(step) + "\n")
         remove_partials(self.checkpoints)
 
     def _is_whole(self, path: Path) -> bool:

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from seed_dist.dist.checkpoint import FORMAT, LATEST, MANIFEST, FileEntry, checkpoint_name, partial_of
 from seed_dist.dist.checkpoint_folder import Retention
 from seed_dist.dist.checkpoint_snapshot import Snapshot
+from seed_dist.dist.comm import on_main
 from seed_dist.dist.engine import Engine
 from seed_dist.faults import fault_point
 from seed_dist.fsio import fsync_folder, write_json, write_text
@@ -129,11 +130,16 @@ class CheckpointSaver:
             results += [result] if result else []
         return results
 
+    def go_back(self, step: int) -> None:
+        """Training has gone back to the checkpoint of that step; no save may be under way."""
+        assert not self.is_busy, "a save is under way"
+        on_main(self._comm, lambda: self._retention.leave_behind(step))
+
     def leave(self, timeout_s: float) -> None:
-        """On the way out after an error, when the other ranks may be gone: let this rank's thread come to its end, so
-        that a commit which all ranks have agreed on is not cut short. No collective.
+        """On the way out after an error, when the other ranks may be gone: let a commit which all ranks have agreed on
+        come to its end. No collective.
         """
-        if self._work is not None:
+        if self._work is not None and self._result is not None:
             self._work.join(timeout_s)
 
     @property

@@ -36,7 +36,7 @@ class MadeBy:
 
 
 def note_made_by(folder: Path, made_by: MadeBy) -> None:
-    """Keep it beside finished features, where it is not yet."""
+    """Keep it beside features, where it is not yet."""
     if not (folder / REQUEST_NAME).exists():
         write_json(folder / REQUEST_NAME, vars(made_by))
 

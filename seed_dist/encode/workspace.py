@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from seed_dist.config import Recipe
-from seed_dist.data.manifest import Manifest, load_manifest
+from seed_dist.data.manifest import MANIFEST_NAME, Manifest, load_manifest
 from seed_dist.data.views import VIEWED, view_name
 from seed_dist.dist.preempt import StopRequest
 from seed_dist.encode.again import MadeBy, note_made_by
@@ -54,9 +54,10 @@ def encode_workspace(request: EncodeRequest) -> Iterator[tuple[Path, Manifest]]:
     before the first sample is encoded.
     """
     for work in _passes(request):
-        made = encode_split(work.source, work.outputs, work.options)
         for folder in work.outputs:
-            note_made_by(folder, MadeBy(request.recipe.as_dict(), request.batch_size))
+            if not (folder / MANIFEST_NAME).exists():  # nobody knows what an earlier version made a set with
+                note_made_by(folder, MadeBy(request.recipe.as_dict(), request.batch_size))
+        made = encode_split(work.source, work.outputs, work.options)
         yield from zip(work.outputs, made, strict=True)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from seed_dist.errors import ConfigError
-from seed_dist.obs.redaction import redact
+from seed_dist.redaction import redact
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE = "mlflow.db"

@@ -19,7 +19,9 @@ later ones replace them.
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import math
 import os
 import time
@@ -27,11 +29,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from seed_dist.obs.redaction import redact
+from seed_dist.redaction import redact
 
 JOURNAL = "journal.jsonl"
 GOES_BACK = ("start", "rollback")  # events after which steps are done again
 _SYNC_EVERY_S = 1.0
+_LOG = logging.getLogger("seed_dist")
 _TAIL_BYTES = 1 << 16
 
 Record = dict[str, Any]
@@ -42,14 +45,15 @@ class Journal:
 
     def __init__(self, path: Path | None) -> None:
         self._file = None
-        self._synced_s = 0.0
+        self._synced_s, self._is_full = 0.0, False
+        self._unwritten = bytearray()
         self._clock_offset_s = time.time() - _uptime_s()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _end_torn_line(path)
             # The clock may have been set back since the last record, or be another machine's.
             self._clock_offset_s = max(self._clock_offset_s, _last_time_s(path) - _uptime_s())
-            self._file = path.open("a", encoding="utf-8")
+            self._file = path.open("ab", buffering=0)
 
     def write(self, event: str, step: int, **values: Any) -> None:
         """One line. Numbers that JSON does not know become null."""
@@ -57,20 +61,35 @@ class Journal:
             return
         record = {"event": event, "step": step, "time_s": round(self._clock_offset_s + _uptime_s(), 3)}
         record |= {name: _plain(value) for name, value in values.items()}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._unwritten += json.dumps(record, allow_nan=False).encode() + b"\n"
         if event != "step" or time.monotonic() - self._synced_s > _SYNC_EVERY_S:
             self.sync()
 
     def sync(self) -> None:
-        """Make everything written so far durable."""
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._synced_s = time.monotonic()
+        """Make everything so far durable. While the disk is full it stays in memory, and is tried again with the next
+        line: training goes on.
+        """
+        try:
+            self._write_out()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            if not self._is_full:
+                _LOG.warning("the journal cannot be written (%s); its lines are kept in memory", error.strerror)
+            self._is_full = True
+
+    def _write_out(self) -> None:
+        if self._file is None:
+            return
+        while self._unwritten:
+            del self._unwritten[: self._file.write(self._unwritten)]
+        os.fsync(self._file.fileno())
+        self._synced_s, self._is_full = time.monotonic(), False
 
     def close(self) -> None:
+        """Raises OSError when the disk is still full."""
         if self._file is not None:
-            self.sync()
+            self._write_out()
             self._file.close()
             self._file = None
 

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-from seed_dist.obs.redaction import redact
+from seed_dist.redaction import redact
 
 _NAME = "seed_dist"
 

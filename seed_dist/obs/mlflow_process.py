@@ -27,13 +27,18 @@ class Tracking:
     uri: str | None = field(default=None, repr=False)
 
 
+def usual_when() -> When:
+    """Of a SLURM job's processes nothing is left when it ends."""
+    return "live" if "SLURM_JOB_ID" in os.environ else "end"
+
+
 @contextmanager
 def copied_to_mlflow(run: Path, tracking: Tracking, rank: int) -> Iterator[None]:
     """While the block runs (`live`) or when it ends, in whatever way (`end`), rank 0 has the journal copied to MLflow;
     unless it is `off`, the first rank of each node has the node watched.
 
-    The default is `end`: importing MLflow and creating its database take about 5 s of processor time per run. A
-    laptop's two training ranks would feel that; at idle priority after training it costs nobody anything.
+    Outside of SLURM the default is `end`: importing MLflow and creating its database take about 5 s of processor time
+    per run. A laptop's two training ranks would feel that; at idle priority after training it costs nobody anything.
     """
     if tracking.when != "off" and world_from_environment().local_rank == 0:
         start_side_process("seed_dist.obs.node_sampler", [str(run), "--follow", str(os.getpid())], run / LOG)

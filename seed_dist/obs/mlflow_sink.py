@@ -31,8 +31,8 @@ from seed_dist.obs.destination import own_database, with_secrets_apart
 from seed_dist.obs.journal import JOURNAL, Record, parse_journal
 from seed_dist.obs.node_sampler import NODES
 from seed_dist.obs.provenance import RUN
-from seed_dist.obs.redaction import redact
 from seed_dist.obs.settled import SettledJournal, complete_lines, in_batches, points
+from seed_dist.redaction import redact
 
 # The client's own defaults are 120 s and 7 retries; retrying is up to the caller, who waits as long as it takes.
 _CLIENT = {

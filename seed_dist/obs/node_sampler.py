@@ -53,7 +53,7 @@ def sample(run: Path) -> dict[str, float]:
     """What this node uses now; no GPU figures where nvidia-smi gives none."""
     memory = psutil.virtual_memory()
     return {
-        "cpu_percent": psutil.cpu_percent(),  # since the last time
+        "cpu_percent": psutil.cpu_percent(interval=1.0),
         "host_memory_used_bytes": memory.total - memory.available,
         "host_memory_total_bytes": memory.total,
         "disk_free_bytes": psutil.disk_usage(str(run)).free,

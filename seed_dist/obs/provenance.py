@@ -17,7 +17,7 @@ from seed_dist.assets import resolve, weights_sha256
 from seed_dist.config import Recipe, StageName
 from seed_dist.errors import MismatchError
 from seed_dist.fsio import fingerprint, write_json
-from seed_dist.obs.redaction import redact_command
+from seed_dist.redaction import redact_command
 
 RUN = "run.json"
 # Which sections of a recipe a stage's result depends on, besides its own training options.

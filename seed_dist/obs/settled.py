@@ -36,6 +36,7 @@ class SettledJournal:
         self._path = path
         self._pending: list[Record] = []
         self._position = 0
+        self._hash, self._hashed = hashlib.sha256(), 0  # of the first so many settled records
 
     def read(self) -> None:
         """Take in the lines that were completed since the last time."""
@@ -47,10 +48,12 @@ class SettledJournal:
 
     def digest(self, count: int) -> str:
         """Of the first `count` settled records: two journals with the same digest have told the same so far."""
-        digest = hashlib.sha256()
-        for record in self.settled[:count]:
-            digest.update(json.dumps(record, sort_keys=True).encode())
-        return digest.hexdigest()[:16]
+        if count < self._hashed:
+            self._hash, self._hashed = hashlib.sha256(), 0
+        for record in self.settled[self._hashed : count]:
+            self._hash.update(json.dumps(record, sort_keys=True).encode())
+        self._hashed = count
+        return self._hash.hexdigest()[:16]
 
     @property
     def is_finished(self) -> bool:
@@ -64,6 +67,7 @@ class SettledJournal:
         if event in GOES_BACK:
             if any(is_replaced(earlier, record) for earlier in self.settled):
                 self.generation += 1
+                self._hash, self._hashed = hashlib.sha256(), 0
                 self.settled = [earlier for earlier in self.settled if not is_replaced(earlier, record)]
             self._pending = [earlier for earlier in self._pending if not is_replaced(earlier, record)]
         if event in _WITH_FIGURES:

@@ -41,6 +41,7 @@ class Trial:
         own = {
             "log_every": 1,
             "checkpoint_every": self.save_every,
+            "permanent_every": 0,
             "validate_every": self.steps,
             "validation_samples": _VALIDATION_SAMPLES,
         }

@@ -10,7 +10,7 @@ from collections import deque
 from pathlib import Path
 from typing import IO
 
-from seed_dist.obs.journal import Record, parse_journal
+from seed_dist.obs.journal import GOES_BACK, Record, is_replaced, parse_journal
 
 POINTS = 240  # of a curve at least, once there were so many; twice as many at most
 RECENT_STEPS = 200  # logged steps that rates are taken from
@@ -120,8 +120,8 @@ class History:
         event, step = record["event"], int(record["step"])
         if event == "start":
             self._note_death()
-        if event in ("start", "rollback"):
-            self._cut(step)
+        if event in GOES_BACK:
+            self._cut(record)
         if event == "step":
             self.recent.append(record)
             self._draw(record, "")
@@ -148,7 +148,10 @@ class History:
         for name, value in figures(record).items():
             self.curves.setdefault(f"{prefix}{name}", Curve()).add(record["step"], value)
 
-    def _cut(self, step: int) -> None:
+    def _cut(self, by: Record) -> None:
+        step = int(by["step"])
+        if self.validation is not None and is_replaced(self.validation, by):
+            self.validation = None
         for curve in self.curves.values():
             curve.cut(step)
         self.earlier = [record for record in self.recent if record["step"] <= step] or self.earlier

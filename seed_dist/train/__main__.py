@@ -32,7 +32,7 @@ from seed_dist.dist.preempt import EXIT_STOPPED, StopRequest, stop_requests
 from seed_dist.errors import ConfigError, SeedDistError
 from seed_dist.obs.destination import tracking_uri
 from seed_dist.obs.log import get_logger, quieten_libraries, quieten_other_ranks
-from seed_dist.obs.mlflow_process import Tracking
+from seed_dist.obs.mlflow_process import Tracking, usual_when
 from seed_dist.obs.provenance import check_run, stage_identity
 from seed_dist.topology import World, world_from_environment
 from seed_dist.train.data import StageData, open_data
@@ -153,8 +153,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--mlflow",
         choices=("end", "live", "off"),
-        default="end",
-        help="when a separate process copies the journal to MLflow: after training (default), during it, never",
+        default=usual_when(),
+        help="when a separate process copies the journal to MLflow: after training (default), during it (default in a "
+        "SLURM job, of which nothing is left afterwards), never",
     )
     parser.add_argument(
         "--no-live-page", action="store_true", help="do not keep WORK/STAGE/live.html new beside the training"

@@ -71,7 +71,7 @@ def _train(run: Run, last_step: int, steps: Iterable[StepData]) -> Outcome | Non
         state.advance(result.applied, training.global_batch)
 
         boundary = meet(comm, state.step, mean_loss(outputs), bool(run.stop), run.saver.flags())
-        beat("step", state.step)
+        beat("step", state.step)  # a rank that left the meeting out waits at another step than the others
         settle(run, boundary.saving)
         own_s = data_wait_s + own_time.take()
         is_last = state.step == last_step

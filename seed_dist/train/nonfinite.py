@@ -17,8 +17,8 @@ def find_nonfinite(engine: Engine, micro_batches: list[dict[str, Tensor]]) -> st
 
     Runs the step's micro-batches again, so all ranks must call it; nothing is accumulated.
     """
-    found = next((text for batch in micro_batches if (text := _look(engine, engine.to_device(batch)))), None)
-    by_rank = engine.comm.gather_objects(found)
+    found = [_look(engine, engine.to_device(batch)) for batch in micro_batches]  # all: a forward pass has collectives
+    by_rank = engine.comm.gather_objects(next(filter(None, found), None))
     return next((f"{text} on rank {rank}" for rank, text in enumerate(by_rank) if text), None)
 
 

@@ -4,6 +4,7 @@ nothing would follow. Called by all ranks together.
 
 from __future__ import annotations
 
+import math
 import time
 
 from seed_dist.dist.checkpoint_saver import Flags, SaveResult
@@ -13,8 +14,9 @@ from seed_dist.train.run import Run
 # A save that comes due while the one before is being written waits for it so long, and is left out after that: slow
 # disks slow training down a little and visibly, a disk that hangs does not stop it.
 _PATIENCE_S = 30.0
-# At the end of a run. Batch scripts ask to stop 300 s before the time limit.
-_LAST_PATIENCE_S = 240.0
+# At the end of a run, and before training goes back. Batch scripts ask to stop 300 s before the time limit.
+LAST_PATIENCE_S = 240.0
+_SLICE_S = 5.0  # of a wait, between signs of life
 
 
 def settle(run: Run, flags: Flags) -> None:
@@ -31,7 +33,7 @@ def save(run: Run, is_last_chance: bool) -> None:
     it fails.
     """
     began_s = time.monotonic()
-    is_free = wait_for_save(run, _LAST_PATIENCE_S if is_last_chance else _PATIENCE_S)
+    is_free = wait_for_save(run, LAST_PATIENCE_S if is_last_chance else _PATIENCE_S)
     waited_s = time.monotonic() - began_s
     if not is_free:
         reason = f"an earlier checkpoint was still being written after {waited_s:.0f} s"
@@ -46,9 +48,9 @@ def save(run: Run, is_last_chance: bool) -> None:
     run.saver.begin(run.state.as_dict())
     if waited_s > 1.0:
         run.journal.write("checkpoint_waited", run.state.step, waited_s=waited_s)
-    if is_last_chance and not wait_for_save(run, _LAST_PATIENCE_S):
+    if is_last_chance and not wait_for_save(run, LAST_PATIENCE_S):
         raise CheckpointError(
-            f"the checkpoint of step {run.state.step} is still being written after {_LAST_PATIENCE_S:.0f} s; the disk "
+            f"the checkpoint of step {run.state.step} is still being written after {LAST_PATIENCE_S:.0f} s; the disk "
             f"of {run.saver.folder} does not answer. Earlier checkpoints are intact."
         )
     if is_last_chance and run.saver.last_problem is not None:
@@ -62,8 +64,12 @@ def wait_for_save(run: Run, timeout_s: float) -> bool:
     """Wait until no save is under way; False when one still is after `timeout_s`. Before an error that all ranks raise
     together, and before anything else that needs the newest checkpoint.
     """
-    for result in run.saver.wait(timeout_s):
-        _tell(run, result)
+    for _ in range(math.ceil(timeout_s / _SLICE_S)):  # a number and no clock: equal on all ranks
+        if not run.saver.is_busy:
+            break
+        run.heartbeat.beat("save", run.state.step)
+        for result in run.saver.wait(min(timeout_s, _SLICE_S)):
+            _tell(run, result)
     return not run.saver.is_busy
 
 

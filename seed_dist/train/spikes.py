@@ -15,14 +15,13 @@ from pathlib import Path
 from seed_dist.config import TrainConfig
 from seed_dist.dist.checkpoint import load_checkpoint, newest_checkpoint
 from seed_dist.dist.comm import on_main
-from seed_dist.errors import TrainingError
+from seed_dist.errors import CheckpointError, TrainingError
 from seed_dist.train.run import Run
-from seed_dist.train.saving import wait_for_save
+from seed_dist.train.saving import LAST_PATIENCE_S, wait_for_save
 from seed_dist.train.state import TrainState
 
 # A loss that hardly moves has next to no deviation; a rise of less than 6 x 0.1 % of it never counts.
 _LEAST_DEVIATION = 1e-3
-_PATIENCE_S = 240.0  # with a save under way
 _LOG = logging.getLogger("seed_dist")
 
 
@@ -61,10 +60,16 @@ def roll_back(run: Run) -> bool:
     False when there is no checkpoint yet: then training goes on as it is. TrainingError when it was done too often.
     """
     state, comm, limit = run.state, run.engine.comm, run.training.max_rollbacks
-    wait_for_save(run, _PATIENCE_S)  # which checkpoint is the newest must not depend on how fast a disk is
+    if not wait_for_save(run, LAST_PATIENCE_S):  # which is the newest must not depend on how fast a disk is
+        raise CheckpointError(
+            f"the loss has a spike at step {state.step}, and a checkpoint is still being written after "
+            f"{LAST_PATIENCE_S:.0f} s; the disk of {run.saver.folder} does not answer. Earlier checkpoints are intact."
+        )
+    run.heartbeat.beat("load", state.step)
     path = _checkpoint_before(run)
     if path is None:
-        _LOG.warning("step %d: the loss has a spike, and there is no checkpoint to go back to", state.step)
+        nowhere = f"step {state.step}: the loss has a spike, and there is no checkpoint to go back to"
+        on_main(comm, lambda: _LOG.warning("%s", nowhere))
         run.journal.write("spike", state.step)
         state.odd_in_a_row, state.recent_losses = 0, []
         return False
@@ -74,6 +79,7 @@ def roll_back(run: Run) -> bool:
             "max_rollbacks. Lower the learning rate or look at the data; spike_deviations=0 goes on regardless."
         )
     back = TrainState.from_dict(load_checkpoint(path, run.engine))
+    run.saver.go_back(back.step)
     first, last = back.batch, state.batch - 1
     back.batch_offset, back.rollbacks = state.batch - back.step, state.rollbacks + 1
     run.journal.write(

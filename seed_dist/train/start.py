@@ -40,7 +40,7 @@ from seed_dist.train.stragglers import Stragglers
 from seed_dist.train.watching import watched_attempt
 
 CHECKPOINTS = "checkpoints"
-_LEAVE_S = 10.0  # for a thread that is writing when this rank ends with an error; its peers wait meanwhile
+_LEAVE_S = 3.0  # for a commit when this rank ends with an error; the watchdog gives it hardly more
 _LOG = logging.getLogger("seed_dist")
 
 
@@ -114,12 +114,13 @@ def run_stage(request: Request, data: StageData, comm: Comm, stop: StopRequest |
         try:
             outcome = train(run, last_step)
         finally:
+            journal.sync()
             saver.leave(_LEAVE_S)
         if outcome is Outcome.FINISHED:
-            run.heartbeat.beat("export", state.step)
+            run.heartbeat.beat("export", run.state.step)
             _export(request, run, folder)
         journal.close()
-        this_attempt.ends(outcome, state.step)
+        this_attempt.ends(outcome, run.state.step)  # not `state`: a run that went back has another
     return outcome
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from seed_dist.fsio import atomic_file
+from seed_dist.redaction import redact
 
 _ERROR, _DEATH = ".error.json", ".death.json"
 # What gloo, NCCL and torch say on the ranks that survive when another dies, or when nobody answers.
@@ -123,10 +124,10 @@ def names_of_notes(folder: Path) -> set[str]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """A flushed file that only its owner reads: tracebacks and logs may show captions."""
+    """A flushed file that only its owner reads, without secrets: tracebacks and logs may show captions."""
     with atomic_file(path) as file:
         os.fchmod(file.fileno(), 0o600)
-        file.write(text.encode(errors="replace"))
+        file.write(redact(text).encode(errors="replace"))
 
 
 def to_json(value: Any) -> str:

@@ -89,7 +89,7 @@ class _Rank:
             step=beat.step,
             phase=beat.phase,
             age_s=round(beat.age_s, 2),
-            detail=beat.detail,
+            detail=beat.detail if beat.phase == "data" else "",  # what was waited for then
             samples=beat.samples,
             died_s=self.died_s,
             signal=os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None,

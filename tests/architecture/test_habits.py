@@ -19,6 +19,7 @@ MAY_READ_ENVIRONMENT = (
     "seed_dist/faults.py",
     "seed_dist/assets/location.py",
     "seed_dist/obs/",
+    "seed_dist/redaction.py",
     "seed_dist/watch/slurm.py",
     "seed_dist/dist/",
     "seed_dist/demo",

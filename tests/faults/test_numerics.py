@@ -23,6 +23,7 @@ from seed_dist.train.data import open_data, order_of
 from seed_dist.train.stages.codebook import CodebookStage
 from seed_dist.train.start import Request, run_stage
 from seed_dist.train.state import derived_seed
+from seed_dist.watch.attempts import attempt_folders
 from tests.features import tiny_workspace
 from tests.forked import values, world
 from tests.harness import run_ranks
@@ -222,6 +223,8 @@ def test_a_spike_is_gone_back_from_and_its_batches_are_left_out(fp32: Any) -> No
     assert [rollback[fact] for fact in facts] == [14, 17, 14, 16]
     state = json.loads((folder / "straight/codebook/checkpoints/step_00000030/state.json").read_text())
     assert (state["step"], state["batch_offset"], state["rollbacks"]) == (30, 3, 1)
+    (attempt,) = attempt_folders(folder / "straight" / "codebook")
+    assert json.loads((attempt / "end.json").read_text())["step"] == 30
 
 
 def test_a_run_that_is_stopped_before_in_and_after_a_spike_ends_as_one_that_is_not(fp32: Any) -> None:

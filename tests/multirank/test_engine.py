@@ -19,7 +19,7 @@ from seed_dist.dist.engine import Engine, start_engine
 from seed_dist.train.parameter_groups import parameter_groups
 from seed_dist.train.schedule import learning_rate
 from tests.harness import run_ranks
-from tests.toy_engine import save_now, toy_saver
+from tests.toy_engine import everything, save_now, toy_saver
 
 pytestmark = pytest.mark.multirank
 
@@ -83,43 +83,34 @@ def _steps(engine: Engine, first: int, last: int, accumulation: int = 1) -> list
     return losses
 
 
-def _state(engine: Engine) -> dict[str, Tensor]:
-    """Parameters and this rank's masters and moments."""
-    state = {name: value.detach().clone() for name, value in engine.module.state_dict().items()}
-    for part in engine.fragments():
-        for kind in ("master", "exp_avg", "exp_avg_sq"):
-            state[f"{kind}/{part.name}/{part.start}"] = getattr(part, kind).clone()
-    return state
-
-
 def _world(comm: Comm, folder: Path) -> dict[str, Any]:
     out: dict[str, Any] = {}
     engine = _start(comm)
     out["losses"] = _steps(engine, 0, 4)
     save_now(toy_saver(folder, engine), 4)
     out["losses"] += _steps(engine, 4, STEPS)
-    out["straight"] = _state(engine)
+    out["straight"] = everything(engine)
     out["fragments"] = [(part.name, part.start, part.master.numel()) for part in engine.fragments()]
     out["skip"] = _skip(engine)
     out["accumulated_losses"] = _steps(accumulating := _start(comm, 2), 0, STEPS, 2)
-    out["accumulated"] = _state(accumulating)
+    out["accumulated"] = everything(accumulating)
     resumed = _start(comm)
     path = newest_checkpoint(folder, comm)
     assert path is not None
     out["resumed_state"] = load_checkpoint(path, resumed)
     _steps(resumed, 4, STEPS)
-    out["resumed"] = _state(resumed)
+    out["resumed"] = everything(resumed)
     out["revival"] = _revive(resumed)
     return out
 
 
 def _skip(engine: Engine) -> dict[str, Any]:
     """A step in which only the last rank has a bad loss."""
-    before, comm = _state(engine), engine.comm
+    before, comm = everything(engine), engine.comm
     loss, _ = engine.forward(_mine(_batch(0), comm))
     engine.backward(loss * float("inf") if comm.rank == comm.size - 1 else loss)
     result = engine.step(0.1)
-    after = _state(engine)
+    after = everything(engine)
     same = [name for name in before if name != "seen" and torch.equal(before[name], after[name])]
     return {
         "applied": result.applied,
@@ -169,7 +160,7 @@ def _elsewhere(comm: Comm, folder: Path) -> dict[str, Any]:
     path = newest_checkpoint(folder, comm)
     assert path is not None
     load_checkpoint(path, engine)
-    return {"losses": _steps(engine, 4, STEPS), "state": _state(engine)}
+    return {"losses": _steps(engine, 4, STEPS), "state": everything(engine)}
 
 
 def _plain() -> tuple[list[float], dict[str, Tensor]]:

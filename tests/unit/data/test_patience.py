@@ -150,8 +150,8 @@ def test_urls_give_what_files_give_and_every_loss_has_its_reason(tmp_path, sourc
 
 
 def test_one_that_hangs_holds_up_nobody_and_comes_later(tmp_path, source):
-    """Sixteen more are read while it is waited for; with --update it alone is asked for again."""
-    out, patient = tmp_path / "out", replace(FETCH, shard_samples=30, patience=Patience(2.0, 0, 4))
+    """Sixteen more are read while it is waited for; with --update its shard alone is asked for again."""
+    out, patient = tmp_path / "out", replace(FETCH, shard_samples=8, patience=Patience(2.0, 0, 4))
     names = sorted(path.name for path in source.iterdir() if path.suffix != ".txt")
     options = replace(patient, filters=Filters(drop_duplicates="exact"))
     with serving(source) as server:
@@ -162,8 +162,9 @@ def test_one_that_hangs_holds_up_nobody_and_comes_later(tmp_path, source):
         manifest = shard_source(urls, out, patient).manifest
         assert 2.0 < time.monotonic() - started < 4.0
         assert (manifest.samples, manifest.details["rejected"]) == (PAIRS - 1, {"timed_out": 1})
-        server.hanging = set()
+        server.hanging, server.requests[:] = set(), []
         assert shard_source(urls, out, replace(patient, update=True)).manifest.samples == PAIRS
+        assert {request.split()[0].lstrip("/") for request in server.requests} == set(names[:8])
         assert content(out) == content(tmp_path / "unbroken")
         assert shard_source(urls, tmp_path / "no_doubles", options).manifest.samples == PAIRS
 
@@ -171,10 +172,13 @@ def test_one_that_hangs_holds_up_nobody_and_comes_later(tmp_path, source):
 def test_any_file_system_that_fsspec_knows(tmp_path):
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/pictures/a.png", picture(1))
-    urls = table(tmp_path, ["memory://pictures/a.png", "memory://pictures/b.png", "nonsense://a"])
+    urls = table(
+        tmp_path,
+        ["memory://pictures/a.png", "memory://pictures/b.png", "nonsense://a", "ftp://", f"FILE://{tmp_path}/a"],
+    )
     manifest = shard_source(urls, tmp_path / "out", FETCH).manifest
     assert ImageShards(tmp_path / "out").image_bytes(0) == picture(1)
-    assert manifest.details["filtered"] == {"not_downloaded": 2}
+    assert manifest.details["filtered"] == {"not_downloaded": 4}
     memory.rm("/pictures", recursive=True)
     with pytest.raises(DataError, match=r"abfs://c/a.png cannot be fetched: .*Install that package"):
         shard_source(table(tmp_path, ["abfs://c/a.png"]), tmp_path / "other", FETCH)

@@ -49,6 +49,17 @@ def test_the_newest_and_the_permanent_stay_and_nothing_half_does(tmp_path: Path)
     assert steps(tmp_path) == [50, 60]
 
 
+def test_what_training_went_back_behind_does_not_pass_for_the_newest(tmp_path: Path) -> None:
+    put(tmp_path, 600, 610, 615)
+    retention = Retention(tmp_path, keep=2)
+    retention.leave_behind(600)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000600"]
+    assert (tmp_path / "latest").read_text() == "step_00000600\n"
+    put(tmp_path, 605)
+    retention.prune(605)
+    assert steps(tmp_path) == [600, 605]
+
+
 def test_what_is_broken_does_not_count_as_kept(tmp_path: Path) -> None:
     """Seen by its size at once, and by its checksums the first time that it would count."""
     put(tmp_path, 10, 20, 30, 40, 50)

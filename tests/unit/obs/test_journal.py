@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seed_dist.obs.journal import Journal, read_journal
+from seed_dist.obs.journal import JOURNAL, Journal, read_journal
 
 
 def test_records_come_back_in_order_with_plain_numbers(tmp_path: Path) -> None:
@@ -76,6 +76,26 @@ def test_steps_are_flushed_at_most_about_once_a_second_and_other_events_at_once(
     assert len(flushed) == before + 1
     lines = (tmp_path / "journal.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["event"] == "checkpoint"
+
+
+def test_a_full_disk_costs_no_line_and_does_not_stop_anybody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal(tmp_path / JOURNAL)
+    journal.write("start", 0)
+    assert journal._file is not None
+    descriptor = journal._file.fileno()
+    disk, full = os.dup(descriptor), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, descriptor)
+    journal.write("checkpoint", 1)
+    journal.write("checkpoint", 2)
+    with pytest.raises(OSError, match="No space left"):
+        journal.close()
+    os.dup2(disk, descriptor)
+    journal.write("checkpoint", 3)
+    assert [record["step"] for record in read_journal(tmp_path / JOURNAL)] == [0, 1, 2, 3]
+    journal.close()
+    assert caplog.text.count("kept in memory") == 1
+    for number in (disk, full):
+        os.close(number)
 
 
 def test_times_never_go_back_whatever_the_clock_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

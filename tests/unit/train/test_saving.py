@@ -19,6 +19,7 @@ from seed_dist.obs.journal import JOURNAL, Journal, read_journal
 from seed_dist.train import saving
 from seed_dist.train.saving import save, settle
 from seed_dist.train.state import TrainState
+from seed_dist.watch.heartbeat import Heartbeat
 from tests.forked import values, world
 
 pytestmark = pytest.mark.multirank
@@ -29,11 +30,17 @@ def steps_and_saves(comm: Comm, folder: Path, due: dict[int, bool], patience_s: 
     from seed_dist.dist.checkpoint_saver import Flags
     from tests.toy_engine import toy_engine, toy_saver, toy_steps
 
-    saving._PATIENCE_S = saving._LAST_PATIENCE_S = patience_s
+    saving._PATIENCE_S = saving.LAST_PATIENCE_S = patience_s
     engine = toy_engine(comm)
     journal = Journal(folder / JOURNAL if comm.rank == 0 else None)
     saver = toy_saver(folder / "c", engine)
-    run: Any = SimpleNamespace(saver=saver, journal=journal, state=TrainState(), stop=StopRequest())
+    run: Any = SimpleNamespace(
+        saver=saver,
+        journal=journal,
+        state=TrainState(),
+        stop=StopRequest(),
+        heartbeat=Heartbeat(folder / f"beat-{comm.rank}"),
+    )
     error, began_s = "", time.monotonic()
     try:
         for step in range(1, 7):

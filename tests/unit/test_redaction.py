@@ -12,7 +12,7 @@ import pytest
 from seed_dist.obs.journal import JOURNAL, Journal
 from seed_dist.obs.log import get_logger
 from seed_dist.obs.provenance import attempt
-from seed_dist.obs.redaction import redact, redact_command
+from seed_dist.redaction import redact, redact_command
 
 AT = "@"  # apart, so that no line of this file looks like an address with a password
 

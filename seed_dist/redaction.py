@@ -39,7 +39,7 @@ _PATTERNS = (
 def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """`text` with every secret replaced by `***`, those that the environment holds under a telling name among them."""
     for name, value in environment.items():
-        if len(value) >= _SHORTEST and _SECRET_NAME.fullmatch(name) and value in text:
+        if len(value) >= _SHORTEST and value in text and _SECRET_NAME.fullmatch(name):
             text = text.replace(value, HIDDEN)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
