@@ -11,7 +11,7 @@ from seed_dist.obs.progress import format_seconds
 from seed_dist.status.facts import Facts
 
 _INCIDENTS_SHOWN = 12  # the last ones
-_OWN_LINES = frozenset({"lr", "grad_norm", "loss_scale", "samples_per_s", "step_s", "data_wait_s"})
+_OWN_LINES = frozenset({"own_s", "lr", "grad_norm", "loss_scale", "samples_per_s", "step_s", "data_wait_s"})
 _USAGE, _PERPLEXITY = "codes_used_fraction", "codes_perplexity"
 _GIB = 2**30
 _VALUE_WIDTH = 100
