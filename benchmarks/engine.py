@@ -27,7 +27,9 @@ import torch
 
 from benchmarks.hardware import keep, load
 from benchmarks.rounds import times_faster
-from seed_dist.config import Recipe, load_recipe
+from seed_dist.config import Recipe, StageName, load_recipe
+from seed_dist.dist.checkpoint_folder import Retention, prepare_folder
+from seed_dist.dist.checkpoint_saver import CheckpointSaver
 from seed_dist.dist.comm import Comm
 from seed_dist.dist.ds_config import load_ds_config
 from seed_dist.dist.engine import start_engine
@@ -46,11 +48,14 @@ from seed_dist.train.schedule import learning_rate
 from seed_dist.train.stages.base import Stage
 from seed_dist.train.stages.build import build_stage
 from seed_dist.train.state import TrainState
+from seed_dist.train.stragglers import Stragglers
+from seed_dist.watch.heartbeat import Heartbeat
 from tests.features import TINY, write_features
 
 Ends = list[tuple[float, float]]  # by the clock, and processor time of all threads
 Periods = npt.NDArray[np.float64]  # [steps, 2]: the same of each step, in seconds
-STAGE, SAMPLES = "codebook", 256
+STAGE: StageName = "codebook"
+SAMPLES = 256
 _QUIET = ("validate_every=1000000", "checkpoint_every=1000000", "validation_samples=1")
 SIZES: dict[str, tuple[str, tuple[str, ...], int]] = {  # recipe, overrides, steps of a round
     "published width": ("seed_v2", ("backbones.text_tokenizer=embedded:clip", "backbones.qformer=null"), 4),
@@ -142,17 +147,21 @@ def our_loop(recipe: Recipe, work: Path, comm: Comm, run_folder: Path) -> Callab
     training = recipe.training(STAGE)
     groups = parameter_groups(stage, training.weight_decay, stage.without_decay)
     engine = start_engine(stage, groups, training, load_ds_config(recipe.engine, training, "fp32", comm.size), comm)
+    checkpoints = run_folder / "checkpoints"
+    prepare_folder(checkpoints, comm)
     run = Run(
         stage=stage,
         engine=engine,
         training=training,
         order=order(recipe, stage, comm),
         state=TrainState(),
-        checkpoints=run_folder / "checkpoints",
+        saver=CheckpointSaver(engine, Retention(checkpoints, 2)),
         journal=Journal(run_folder / JOURNAL if comm.rank == 0 else None),
         progress=Progress(STAGE, training.steps, 0, enabled=False),
         stop=StopRequest(),
         seed=recipe.seed,
+        heartbeat=Heartbeat(run_folder / f"heartbeat-{comm.rank}"),
+        stragglers=Stragglers(recipe.engine.straggler_factor),
     )
 
     def steps(count: int) -> Periods:
@@ -204,7 +213,7 @@ def torch_adam(groups: Any, training: Any) -> Any:
 
 
 def order(recipe: Recipe, stage: Stage, comm: Comm) -> Order:
-    return order_of(stage.data.train, recipe.seed, recipe.training(STAGE), comm.rank, comm.size)
+    return order_of(stage.data, recipe.seed, recipe.training(STAGE), comm.rank, comm.size)
 
 
 if __name__ == "__main__":

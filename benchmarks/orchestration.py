@@ -65,7 +65,7 @@ def world(comm: Comm, work: Path, overrides: tuple[str, ...], sleep_s: float, st
         time.sleep(sleep_s)
         return forward(stage, batch)
 
-    CodebookStage.forward = sleeping  # type: ignore[method-assign]
+    CodebookStage.forward = sleeping  # type: ignore[method-assign,assignment]
     with tempfile.TemporaryDirectory() as scratch:
         return our_loop(recipe, work, comm, Path(comm.broadcast_object(scratch)))(steps + 1)[:, 0].tolist()
 
