@@ -13,10 +13,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "faults", "fsio", "mixture", "page", "topology"),
     ("config", "order", "pixels"),
     ("assets",),  # its command reads recipes
-    ("data", "losses", "models"),
+    ("data", "losses", "metrics", "models"),
+    ("testsets",),
     ("glyphs",),  # uses the models' torchvision guard and painter
     ("obs", "watch"),
     ("dist", "status"),
+    ("suites",),
     ("compare", "convert", "encode", "eval", "ops", "plan", "sync", "tokenize", "train"),
     ("demo", "doctor"),
     ("proof", "studies"),
