@@ -1,8 +1,9 @@
 """Exact retrieval: where each query's best right candidate stands, ties included, in bounded memory.
 
-Scores are computed in blocks of queries x candidates and never all at once, so a million candidates fit. Two passes over
-the blocks of a query: the best right score, then how many candidates are better and how many are as good. Queries and
-candidates are sorted by group first, so that the first pass meets few blocks; what it computed is kept for the second.
+Scores are computed in blocks of queries x candidates and never all at once, so a million candidates fit. Two passes
+over the blocks of a query: the best right score, then how many candidates are better and how many are as good. Queries
+and candidates are sorted by group first, so that the first pass meets few blocks; what it computed is kept for the
+second.
 """
 
 from __future__ import annotations

@@ -82,9 +82,7 @@ def _receipt(folder: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}). Give a folder that `seed_dist.eval --suite` wrote."
-        ) from error
+        raise DataError(f"{path} cannot be read ({error}). Give the --out of `seed_dist.eval --suite`.") from error
     return values
 
 

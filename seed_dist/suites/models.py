@@ -146,7 +146,7 @@ class Models:
 
     @cached_property
     def judge(self) -> FrozenClip:
-        """The CLIP that scores pictures: --judge, otherwise the generation encoder. Of both towers where it has them."""
+        """The CLIP that scores pictures: --judge, otherwise the generation encoder."""
         reference = self.places.judge or self.backbones.generation_encoder
         return FrozenClip(reference, self.device, "generation_encoder")
 

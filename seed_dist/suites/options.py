@@ -27,8 +27,8 @@ class Request:
     data: tuple[str, ...]
     places: Places
     out: Path
-    options: Options = Options()
-    drawn: Bootstrap = Bootstrap()
+    options: Options
+    drawn: Bootstrap
     chunk: int = 64
     limit: int | None = None
     batch_size: int = 64
@@ -58,7 +58,7 @@ def add_suite_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=64,
         metavar="N",
-        help="examples per file of records: what a kill loses (%(default)s)",
+        help="examples per file of records (%(default)s)",
     )
     add("--batch-size", type=int, default=64, metavar="N", help="examples that a model sees at a time (%(default)s)")
 
@@ -71,14 +71,13 @@ def request_of(args: argparse.Namespace) -> Request:
     ]
     if args.run is None and args.tokenizer is None:
         problems.append("neither --run nor --tokenizer is given; name a workspace or an exported tokenizer")
-    for option in ("run", "tokenizer", "llm"):
-        if (folder := getattr(args, option)) is not None and not folder.is_dir():
-            problems.append(f"--{option} {folder} is no folder")
+    folders = {option: getattr(args, option) for option in ("run", "tokenizer", "llm")}
+    problems += [f"--{name} {at} is no folder" for name, at in folders.items() if at is not None and not at.is_dir()]
     if not args.data:
         problems.append("--data is needed: workspace:SPLIT, or NAME:FOLDER[:SPLIT]")
-    for option in ("limit", "resamples", "chunk", "batch_size"):
-        if (number := getattr(args, option)) is not None and number < 1:
-            problems.append(f"--{option.replace('_', '-')} is {number}; at least 1 is needed")
+    counts = {option: getattr(args, option) for option in ("limit", "resamples", "chunk", "batch_size")}
+    too_few = {option.replace("_", "-"): n for option, n in counts.items() if n is not None and n < 1}
+    problems += [f"--{option} is {n}; at least 1 is needed" for option, n in too_few.items()]
     if args.out is None and args.run is None:
         problems.append("--out is needed where no --run is given: a folder for receipt and records")
     if problems:

@@ -1,7 +1,7 @@
 """Suite `retrieval`: does a picture find its captions and a caption its picture (SEED, Table 1).
 
 Rows: causal embeddings and codes through stage 1's heads, and each --peer. For codes: ids -> decode MLP -> blocks ->
-rebuilt embeddings -> last token -> head (Ge et al. 2023, section 2.2.2; `forward_image` of the published codebook model).
+rebuilt embeddings -> last token -> head (Ge et al. 2023, section 2.2.2; `forward_image` of the published model).
 A dual encoder throughout: no re-ranking. An image's query counts where any of its captions is found.
 
 Protocols:
@@ -56,10 +56,8 @@ class RetrievalSuite:
 
     def records(self, examples: Sequence[Example]) -> list[Record]:
         """Unit vectors of each picture and of its captions, for every row of the table."""
-        if silent := [example.key for example in examples if not example.captions or example.image is None]:
-            raise DataError(
-                f"retrieval needs a picture and captions, which {silent[0]} does not have; choose another set."
-            )
+        if silent := [example.key for example in examples if not example.captions]:
+            raise DataError(f"retrieval needs captions, and {silent[0]} has none; choose another set.")
         pictures = [prepared(example, self._crop) for example in examples]
         captions = [caption for example in examples for caption in example.captions]
         causal = self._models.causal_embeddings(pictures)
@@ -135,18 +133,15 @@ def table(
 ) -> list[Figure]:
     """The seven figures of a row. The unit that is resampled is the picture with all of its captions."""
     count = np.bincount(owner.numpy()).astype(np.float64)
-    figures, hits = [], {}
-    for direction, own in zip(_DIRECTIONS, ranks, strict=True):
-        for k in KS:
-            hit = own.hit_probability(k).numpy()
-            if direction == "t2i":
-                hits[f"{direction}_r{k}"] = (np.bincount(owner.numpy(), hit), count)
-            else:
-                hits[f"{direction}_r{k}"] = (hit, np.ones(len(hit)))
-    for name, parts in hits.items():
-        figures.append(_figure(f"{row}/{name}", [parts], chance[name], control[name]))
-    figures.append(_figure(f"{row}/r_mean", list(hits.values()), chance["r_mean"], control["r_mean"]))
-    return figures
+    i2t, t2i = ranks
+    hits: dict[str, tuple[Floats, Floats]] = {}
+    for k in KS:
+        hits[f"i2t_r{k}"] = (i2t.hit_probability(k).numpy(), np.ones(len(count)))
+    for k in KS:
+        of_captions = np.bincount(owner.numpy(), t2i.hit_probability(k).numpy()).astype(np.float64)
+        hits[f"t2i_r{k}"] = (of_captions, count)
+    single = [_figure(f"{row}/{name}", [part], chance[name], control[name]) for name, part in hits.items()]
+    return [*single, _figure(f"{row}/r_mean", list(hits.values()), chance["r_mean"], control["r_mean"])]
 
 
 def _figure(name: str, parts: list[tuple[Floats, Floats]], chance: float, control: float) -> Figure:

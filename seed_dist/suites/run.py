@@ -1,8 +1,8 @@
-"""The runner: deals the chunks of a set out to the ranks, keeps what is whole, makes the rest; after a kill it goes on.
+"""The runner: deals the chunks of a set out to the ranks, keeps what is whole, makes the rest; a kill loses one chunk.
 
-Which rank makes which chunk is arithmetic on the list of missing ones, and what a chunk holds does not depend on it. The
-ranks take one chunk each and agree after every round, so that an error of one ends all with its message, a dead rank is
-noticed at once, and nobody waits longer than a chunk takes.
+Which rank makes which chunk is arithmetic on the list of missing ones, and what a chunk holds does not depend on it.
+The ranks take one chunk each and agree after every round, so that an error of one ends all with its message, a dead
+rank is noticed at once, and nobody waits longer than a chunk takes.
 """
 
 from __future__ import annotations
