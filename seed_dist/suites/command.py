@@ -65,14 +65,15 @@ def make(request: Request, comm: Comm) -> Made:
         except UnavailableError as error:
             gaps += [{"suite": name, "data": data, "why": str(error)} for name in request.suites]
             continue
+        examples = testset.examples[: request.limit or len(testset.examples)]
         for name in request.suites:
             began_s = time.monotonic()
             try:
-                suite = open_suite(name, models, request.options)
+                suite = open_suite(name, models, request.options, examples)
             except UnavailableError as error:
                 gaps.append({"suite": name, "data": data, "why": str(error)})
                 continue
-            work = measurement(suite, testset, request.out / "records", request.chunk, request.limit)
+            work = measurement(suite, testset, examples, request.out / "records", request.chunk)
             make_records(work, comm)
             done.append((work, time.monotonic() - began_s))
     return Made(done, gaps, receipt.hardware(comm.device, comm.size))

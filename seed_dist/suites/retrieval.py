@@ -86,7 +86,7 @@ class RetrievalSuite:
         owner = torch.tensor([row for row, example in enumerate(examples) for _ in example.captions])
         texts = [caption for example in examples for caption in example.captions]
         images = torch.arange(len(examples))
-        shuffled = torch.randperm(len(examples), generator=torch.Generator().manual_seed(self._seed))
+        shuffled = shuffled_captions(len(examples), self._seed)
         chance = _recalls((chance_ranks(images, owner), chance_ranks(owner, images)))
         figures: list[Figure] = []
         for row in self.rows:
@@ -121,6 +121,11 @@ def same_for_same(texts: Sequence[str], features: np.ndarray[Any, Any]) -> Tenso
     return torch.from_numpy(features[rows])
 
 
+def shuffled_captions(images: int, seed: int) -> Tensor:
+    """Groups of pictures as if their captions were dealt out anew."""
+    return torch.randperm(images, generator=torch.Generator().manual_seed(seed))
+
+
 def both_directions(image: Tensor, text: Tensor, image_group: Tensor, text_group: Tensor) -> tuple[Ranks, Ranks]:
     """Ranks of pictures among captions and of captions among pictures; groups as in `retrieval_ranks`."""
     image_group, text_group = image_group.to(image.device), text_group.to(image.device)
@@ -132,16 +137,22 @@ def table(
     row: str, ranks: tuple[Ranks, Ranks], owner: Tensor, chance: dict[str, float], control: dict[str, float]
 ) -> list[Figure]:
     """The seven figures of a row. The unit that is resampled is the picture with all of its captions."""
-    count = np.bincount(owner.numpy()).astype(np.float64)
-    i2t, t2i = ranks
-    hits: dict[str, tuple[Floats, Floats]] = {}
-    for k in KS:
-        hits[f"i2t_r{k}"] = (i2t.hit_probability(k).numpy(), np.ones(len(count)))
-    for k in KS:
-        of_captions = np.bincount(owner.numpy(), t2i.hit_probability(k).numpy()).astype(np.float64)
-        hits[f"t2i_r{k}"] = (of_captions, count)
+    hits = {f"{way}_r{k}": _hits(own, k, owner) for way, own in zip(_DIRECTIONS, ranks, strict=True) for k in KS}
     single = [_figure(f"{row}/{name}", [part], chance[name], control[name]) for name, part in hits.items()]
     return [*single, _figure(f"{row}/r_mean", list(hits.values()), chance["r_mean"], control["r_mean"])]
+
+
+def recall_figure(name: str, ranks: Ranks, k: int, owner: Tensor, beside: tuple[float, float]) -> Figure:
+    """Recall@k of one direction, with (chance, control) beside it."""
+    return _figure(name, [_hits(ranks, k, owner)], *beside)
+
+
+def _hits(ranks: Ranks, k: int, owner: Tensor) -> tuple[Floats, Floats]:
+    """(hits, queries) of every picture, of queries that are pictures or the captions that they own."""
+    hit, count = ranks.hit_probability(k).numpy(), np.bincount(owner.numpy()).astype(np.float64)
+    if len(hit) == len(count):
+        return hit, np.ones(len(count))
+    return np.bincount(owner.numpy(), hit).astype(np.float64), count
 
 
 def _figure(name: str, parts: list[tuple[Floats, Floats]], chance: float, control: float) -> Figure:

@@ -43,9 +43,8 @@ class Measurement:
         return self.records.read()
 
 
-def measurement(suite: Suite, testset: TestSet, folder: Path, chunk: int, limit: int | None) -> Measurement:
-    """`limit`: the first so many examples, of which the identity tells."""
-    examples = testset.examples[: len(testset.examples) if limit is None else limit]
+def measurement(suite: Suite, testset: TestSet, examples: Sequence[Example], folder: Path, chunk: int) -> Measurement:
+    """`examples`: the first of the set, or all; the identity tells how many."""
     name = f"{testset.name}-{testset.split}"
     records = RecordFolder(folder / name / suite.name, [example.key for example in examples], chunk)
     return Measurement(suite, testset, examples, records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,9 @@ from seed_dist.errors import ConfigError
 if TYPE_CHECKING:
     from seed_dist.suites.models import Models
     from seed_dist.suites.suite import Suite
-    from seed_dist.testsets.example import TestSet
+    from seed_dist.testsets.example import Example, TestSet
 
-SUITES = ("retrieval",)
+SUITES = ("retrieval", "codes")
 PROTOCOLS = ("seed", "train", "crop")
 
 
@@ -27,12 +28,16 @@ class Options:
     seed: int = 0
 
 
-def open_suite(name: str, models: Models, options: Options) -> Suite:
-    """The suite of a name. UnavailableError where it needs a model that was never made."""
+def open_suite(name: str, models: Models, options: Options, examples: Sequence[Example]) -> Suite:
+    """The suite of a name, for these examples. UnavailableError where it needs a model that was never made."""
     if name == "retrieval":
         from seed_dist.suites.retrieval import RetrievalSuite
 
         return RetrievalSuite(models, options)
+    if name == "codes":
+        from seed_dist.suites.codes import CodesSuite
+
+        return CodesSuite(models, options)
     raise ConfigError([f"--suite {name} is not known; these are: {', '.join(SUITES)}"])
 
 
