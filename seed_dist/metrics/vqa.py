@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 _NUMBERS = {
     word: str(number)
@@ -34,6 +35,7 @@ _CONTRACTIONS = {
 } | {"somebody'd": "somebodyd"}  # the other way round in the script
 
 
+@lru_cache(maxsize=1 << 16)  # people give the same answers again and again
 def normalised(answer: str) -> str:
     """An answer as it is compared: punctuation, case, number words, articles and contractions made alike.
 

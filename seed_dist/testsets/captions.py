@@ -33,10 +33,10 @@ def coco_captions(files: Sequence[Path], images: Path, split: str, problems: lis
 
 def nocaps(files: Sequence[Path], images: Path, split: str, problems: list[str]) -> list[Example]:
     """COCO's form with a domain for each picture."""
-    document = read_document(files[0])
-    entries = document.get("images") if isinstance(document, dict) else None
-    domains = {_nocaps_key(entry): entry.get("domain") for entry in entries or () if isinstance(entry, dict)}
     examples = _captioned(files[0], images, (), problems)
+    document = read_document(files[0])
+    entries = document["images"] if isinstance(document, dict) else ()
+    domains = {_nocaps_key(entry): entry.get("domain") for entry in entries if isinstance(entry, dict)}
     problems += [
         f"{files[0]}: image {example.key}: domain is {domain!r}; one of {', '.join(DOMAINS)}"
         for example in examples

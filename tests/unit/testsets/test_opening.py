@@ -180,7 +180,7 @@ def test_odd_entries_are_refused_by_name(name, tmp_path):
     assert path.name in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "null", '"x"', '{"questions": 3}', '{"images": {}}', "[[]]"])
+@pytest.mark.parametrize("text", ["{", "[1]", "null", '"x"', '{"questions": 3}', '{"images": 3}', "[[]]"])
 @pytest.mark.parametrize("name", SETS)
 def test_other_documents_are_data_errors(name, text, tmp_path):
     SETS[name][0](tmp_path)

@@ -1,0 +1,178 @@
+"""Suite `vqa`: questions about pictures, answered by the language model that reads the picture's codes.
+
+Prompts of SEED-OPT (arXiv 2307.08041, section 4 with Table 3), BLIP-2 (arXiv 2301.12597, section 4.1) and SEED-LLaMA's
+instruction templates with the request for a short answer of LLaVA 1.5 (arXiv 2310.03744, section 3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from seed_dist.errors import ConfigError
+from seed_dist.metrics.vqa import exact_match, normalised, vqa_accuracy, vqa_accuracy_lavis
+from seed_dist.models.generation import Decoding
+from seed_dist.models.language import SeedLanguageModel
+from seed_dist.models.pretrained import SeedTokenizer
+from seed_dist.pixels import DECODING
+from seed_dist.suites.suite import Figure, Record
+from seed_dist.testsets.example import Example
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Words before the picture and after it; `{}` is where the question goes."""
+
+    before: str
+    after: str
+
+
+_SHORTLY = "{} Answer the question using a single word or phrase."
+PROMPTS = {
+    "seed-opt": Prompt("", "Question: {} Short answer."),
+    "blip2-opt": Prompt("", "Question: {} Answer:"),
+    "vicuna": Prompt("USER: ", f"{_SHORTLY}\nASSISTANT:"),
+    "llama2-chat": Prompt("[INST] ", f"{_SHORTLY} [/INST]\n"),
+}
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How questions are asked: the name of a prompt, and at most how many tokens an answer has."""
+
+    prompt: str = "seed-opt"
+    max_new: int = 10
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.prompt not in PROMPTS:
+            problems.append(f"the prompt is {self.prompt!r}; there are {', '.join(PROMPTS)}")
+        if self.max_new < 1:
+            problems.append(f"max_new is {self.max_new}; an answer needs at least 1 token")
+        if problems:
+            raise ConfigError(problems)
+
+
+class Questions:
+    """Answers are greedy and end with their first line. Several true answers are compared by VQA's rule, a single one
+    by GQA's.
+
+    `control` is the same on a picture of another example of `others`, drawn by the question's key: what the question
+    alone gives. `chance` is the answer that people of this very set gave most often, always.
+    """
+
+    name = "vqa"
+
+    def __init__(
+        self,
+        tokenizer: SeedTokenizer,
+        language: SeedLanguageModel,
+        models: dict[str, Any],
+        asking: Asking = Asking(),
+        others: Sequence[Example] = (),
+    ) -> None:
+        """`models`: names and SHA-256 of both, for the receipt. Without `others` there is no control."""
+        self._tokenizer, self._language, self._asking, self._others = tokenizer, language, asking, others
+        self._prompt = PROMPTS[asking.prompt]
+        self.models = models
+        self.protocol = {
+            "prompt": asdict(self._prompt),
+            "decoding": {"method": "greedy", "max_new_tokens": asking.max_new, "answer": "first line"},
+            "pictures": {"decoding": DECODING, **tokenizer.processor.details()},
+            "rules": {"several answers": "VQA v2, leave one out", "one answer": "GQA, both normalised"},
+            "control": "picture of another example, by SHA-256 of the key" if others else None,
+        }
+
+    def records(self, examples: Sequence[Example]) -> list[Record]:
+        """Fields: question, answer, answers, score; control_answer and control_score where there is a control."""
+        answers = self._answers(examples, [example.image for example in examples])
+        controls = self._answers(examples, [self._other_image(example) for example in examples])
+        return [_record(*both) for both in zip(examples, answers, controls, strict=True)]
+
+    def score(self, records: Sequence[Record], examples: Sequence[Example]) -> list[Figure]:
+        """Accuracy of all questions, of each kind of answer and each type of question; values are per question."""
+        pairs = list(zip(records, examples, strict=True))
+        figures = [_accuracy("accuracy", pairs)]
+        if all(len(example.answers) > 1 for example in examples):
+            values = np.array([vqa_accuracy_lavis(record.fields["answer"], e.answers) for record, e in pairs])
+            figures.append(Figure("accuracy_lavis", float(values.mean()), len(values), values))
+        for label, kind_of in (("accuracy", _domain), ("accuracy/question_type", _question_type)):
+            kinds = sorted({kind_of(example) for example in examples} - {""})
+            if len(kinds) > 1:
+                figures += [_accuracy(f"{label}/{k}", [p for p in pairs if kind_of(p[1]) == k]) for k in kinds]
+        return figures
+
+    def _answers(self, examples: Sequence[Example], images: Sequence[Any]) -> list[str | None]:
+        """One answer per question; None where there is no picture to ask about."""
+        codes = self._codes([image for image in images if image is not None])
+        asked = [i for i, image in enumerate(images) if image is not None]
+        prompts = [self._tokens(examples[i].question, codes[images[i]]) for i in asked]
+        written = self._language.generate(
+            prompts, Decoding(self._language.tokenizer.eos_token_id, self._asking.max_new)
+        )
+        found = {i: _first_line(self._language.text(row)) for i, row in zip(asked, written, strict=True)}
+        return [found.get(i) for i in range(len(examples))]
+
+    def _codes(self, images: Sequence[Callable[[], Any]]) -> dict[Any, list[int]]:
+        """The codes of each picture; several questions are often about the same one."""
+        distinct = list(dict.fromkeys(images))
+        if not distinct:
+            return {}
+        return dict(zip(distinct, self._tokenizer.encode([image() for image in distinct]).tolist(), strict=True))
+
+    def _tokens(self, question: str, codes: Sequence[int]) -> list[int]:
+        language, prompt = self._language, self._prompt
+        before = language.words(prompt.before) if prompt.before else []
+        after = language.words(prompt.after.replace("{}", question.strip(), 1))
+        return [language.start_token, *before, *language.image(codes), *after]
+
+    def _other_image(self, example: Example) -> Any:
+        """A picture that is not the example's own: a function of its key and of the whole set, not of the batch."""
+        count = len(self._others)
+        first = int.from_bytes(hashlib.sha256(example.key.encode()).digest()[:8], "big")
+        images = (self._others[(first + step) % count].image for step in range(count))
+        return next((image for image in images if image is not None and image != example.image), None)
+
+
+def _record(example: Example, answer: str | None, control: str | None) -> Record:
+    fields: dict[str, Any] = {"question": example.question, "answers": list(example.answers)}
+    fields |= {"answer": answer or "", "score": _score(answer or "", example.answers)}
+    if control is not None:
+        fields |= {"control_answer": control, "control_score": _score(control, example.answers)}
+    return Record(example.key, fields)
+
+
+def _score(answer: str, answers: Sequence[str]) -> float:
+    return exact_match(answer, answers[0]) if len(answers) == 1 else vqa_accuracy(answer, answers)
+
+
+def _accuracy(name: str, pairs: Sequence[tuple[Record, Example]]) -> Figure:
+    values = np.array([record.fields["score"] for record, _ in pairs])
+    controls = [record.fields["control_score"] for record, _ in pairs if "control_score" in record.fields]
+    control = float(np.mean(controls)) if len(controls) == len(pairs) else None
+    chance = _most_frequent([example.answers for _, example in pairs])
+    return Figure(name, float(values.mean()), len(values), values, chance=chance, control=control)
+
+
+def _most_frequent(answers: Sequence[Sequence[str]]) -> float:
+    """Accuracy of the one answer that people gave most often."""
+    counts = Counter(normalised(answer) for given in answers for answer in given)
+    constant = min(counts, key=lambda answer: (-counts[answer], answer))
+    return float(np.mean([_score(constant, given) for given in answers]))
+
+
+def _first_line(text: str) -> str:
+    return text.strip().split("\n")[0].strip()
+
+
+def _domain(example: Example) -> str:
+    return example.domain
+
+
+def _question_type(example: Example) -> str:
+    return example.question_type
