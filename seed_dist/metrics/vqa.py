@@ -81,6 +81,7 @@ def _on_one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
+@lru_cache(maxsize=1 << 16)
 def _without_punctuation(text: str) -> str:
     has_comma_between_digits = _DIGITS_WITH_COMMA.search(text) is not None
     result = text

@@ -6,6 +6,7 @@ per picture; GQA one object with a question per id.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from seed_dist.testsets.example import Example
 from seed_dist.testsets.picture_file import PictureFile, picture_below
 
 Entry = dict[str, Any]
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # what bytes that are no UTF-8 become, and broken escapes of JSON
 
 
 def vqa(files: Sequence[Path], images: Path, split: str, problems: list[str]) -> list[Example]:
@@ -125,7 +127,7 @@ def _answers(entry: Entry, where: str, problems: list[str]) -> tuple[str, ...]:
 
 def _text(entry: Entry, name: str, where: str, problems: list[str]) -> str:
     value = entry.get(name)
-    if isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value):
+    if isinstance(value, str) and not _HALF_CHARACTER.search(value):
         return value
     problems.append(f"{where}: {name} is {value!r:.40}, not a text")
     return ""
