@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seed_dist.errors import ConfigError
 from seed_dist.suites.places import Places
+from seed_dist.suites.prompts import PROMPTS
 from seed_dist.suites.selection import PROTOCOLS, SUITES, Options
 
 
@@ -50,6 +51,7 @@ def add_suite_options(parser: argparse.ArgumentParser) -> None:
         help="workspace:SPLIT of --run, workspace:FOLDER:SPLIT, or NAME:FOLDER[:SPLIT] of a public set; repeatable",
     )
     add("--protocol", choices=PROTOCOLS, default="seed", help="of captions and pictures, see docs (%(default)s)")
+    add("--prompt", choices=PROMPTS, default="seed-opt", help="of suite vqa (%(default)s)")
     add("--limit", type=int, metavar="N", help="the first N examples of each set (default: all)")
     add("--seed", type=int, default=0, metavar="N", help="of whatever is drawn (%(default)s)")
     add("--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (%(default)s)")
@@ -87,7 +89,7 @@ def request_of(args: argparse.Namespace) -> Request:
         tuple(dict.fromkeys(args.data)),
         Places(args.run, args.tokenizer, args.llm, args.judge, tuple(args.peer)),
         args.out or args.run / "suites",
-        Options(args.protocol, args.seed),
+        Options(args.protocol, args.seed, args.prompt),
         Bootstrap(args.resamples, args.seed),
         args.chunk,
         args.limit,

@@ -1,66 +1,31 @@
-"""Suite `vqa`: questions about pictures, answered by the language model that reads the picture's codes.
-
-Prompts of SEED-OPT (arXiv 2307.08041, section 4 with Table 3), BLIP-2 (arXiv 2301.12597, section 4.1) and SEED-LLaMA's
-instruction templates with the request for a short answer of LLaVA 1.5 (arXiv 2310.03744, section 3).
-"""
+"""Suite `vqa`: the language model reads a picture's codes and a question, and answers (SEED, Table 3)."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from seed_dist.errors import ConfigError
+from seed_dist.errors import DataError
 from seed_dist.metrics.vqa import exact_match, normalised, vqa_accuracy, vqa_accuracy_lavis
 from seed_dist.models.generation import Decoding
 from seed_dist.models.language import SeedLanguageModel
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.pixels import DECODING
+from seed_dist.suites.prompts import Prompt
 from seed_dist.suites.suite import Figure, Record
 from seed_dist.testsets.example import Example
 
-
-@dataclass(frozen=True)
-class Prompt:
-    """Words before the picture and after it; `{}` is where the question goes."""
-
-    before: str
-    after: str
-
-
-_SHORTLY = "{} Answer the question using a single word or phrase."
-PROMPTS = {
-    "seed-opt": Prompt("", "Question: {} Short answer."),
-    "blip2-opt": Prompt("", "Question: {} Answer:"),
-    "vicuna": Prompt("USER: ", f"{_SHORTLY}\nASSISTANT:"),
-    "llama2-chat": Prompt("[INST] ", f"{_SHORTLY} [/INST]\n"),
-}
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How questions are asked: the name of a prompt, and at most how many tokens an answer has."""
-
-    prompt: str = "seed-opt"
-    max_new: int = 10
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.prompt not in PROMPTS:
-            problems.append(f"the prompt is {self.prompt!r}; there are {', '.join(PROMPTS)}")
-        if self.max_new < 1:
-            problems.append(f"max_new is {self.max_new}; an answer needs at least 1 token")
-        if problems:
-            raise ConfigError(problems)
+MAX_NEW = 10  # tokens of an answer: LAVIS' max_len
 
 
 class Questions:
-    """Answers are greedy and end with their first line. Several true answers are compared by VQA's rule, a single one
-    by GQA's.
+    """Answers are greedy, of at most `MAX_NEW` tokens, and end with their first line. Several true answers are compared
+    by VQA's rule, a single one by GQA's.
 
     `control` is the same on a picture of another example of `others`, drawn by the question's key: what the question
     alone gives. `chance` is the answer that people of this very set gave most often, always.
@@ -73,23 +38,26 @@ class Questions:
         tokenizer: SeedTokenizer,
         language: SeedLanguageModel,
         models: dict[str, Any],
-        asking: Asking = Asking(),
+        prompt: Prompt,
         others: Sequence[Example] = (),
     ) -> None:
-        """`models`: names and SHA-256 of both, for the receipt. Without `others` there is no control."""
-        self._tokenizer, self._language, self._asking, self._others = tokenizer, language, asking, others
-        self._prompt = PROMPTS[asking.prompt]
+        """`models`: SHA-256 of all that takes part. Without `others` there is no control."""
+        self._tokenizer, self._language, self._prompt, self._others = tokenizer, language, prompt, others
         self.models = models
-        self.protocol = {
+        self.protocol: dict[str, Any] = {
             "prompt": asdict(self._prompt),
-            "decoding": {"method": "greedy", "max_new_tokens": asking.max_new, "answer": "first line"},
+            "decoding": {"method": "greedy", "max_new_tokens": MAX_NEW, "answer": "first line"},
             "pictures": {"decoding": DECODING, **tokenizer.processor.details()},
             "rules": {"several answers": "VQA v2, leave one out", "one answer": "GQA, both normalised"},
-            "control": "picture of another example, by SHA-256 of the key" if others else None,
+            "control": {"picture": "of another example, by SHA-256 of the key", "among": len(others)},
         }
 
     def records(self, examples: Sequence[Example]) -> list[Record]:
         """Fields: question, answer, answers, score; control_answer and control_score where there is a control."""
+        if silent := [example.key for example in examples if not example.answers or example.image is None]:
+            raise DataError(
+                f"vqa needs a picture, a question and its answers, which {silent[0]} does not have; choose another set."
+            )
         answers = self._answers(examples, [example.image for example in examples])
         controls = self._answers(examples, [self._other_image(example) for example in examples])
         return [_record(*both) for both in zip(examples, answers, controls, strict=True)]
@@ -112,9 +80,7 @@ class Questions:
         codes = self._codes([image for image in images if image is not None])
         asked = [i for i, image in enumerate(images) if image is not None]
         prompts = [self._tokens(examples[i].question, codes[images[i]]) for i in asked]
-        written = self._language.generate(
-            prompts, Decoding(self._language.tokenizer.eos_token_id, self._asking.max_new)
-        )
+        written = self._language.generate(prompts, Decoding(self._language.tokenizer.eos_token_id, MAX_NEW))
         found = {i: _first_line(self._language.text(row)) for i, row in zip(asked, written, strict=True)}
         return [found.get(i) for i in range(len(examples))]
 

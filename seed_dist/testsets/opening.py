@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from seed_dist.errors import ConfigError, DataError
+from seed_dist.errors import ConfigError, DataError, UnavailableError
 from seed_dist.fsio import fingerprint, sha256_bytes, sha256_file
 from seed_dist.testsets.captions import coco_captions, karpathy_coco, karpathy_flickr30k, nocaps
 from seed_dist.testsets.example import Example, TestSet
@@ -37,8 +37,8 @@ def open_testset(name: str, folder: Path, split: str) -> TestSet:
     """Split `split` of set `name` (see `PUBLISHED`) as it lies in `folder`; pictures are opened only when asked for.
 
     Fewer examples than were published are a warning in the card, for parts are legitimate. Raises ConfigError for names
-    that do not exist; DataError for files to download (all of them, and from where), for whatever in the annotations
-    cannot be used (file and key), and for pictures that are not there.
+    that do not exist; UnavailableError for files to download (all of them, and from where); DataError for whatever in
+    the annotations cannot be used (file and key), and for pictures that are not there.
     """
     published = _published(name, split)
     files, images = _located(name, split, published, folder)
@@ -79,7 +79,9 @@ def _located(name: str, split: str, published: Published, folder: Path) -> tuple
     lines = [
         f"  {folder / part.places[0]}  from {part.url}" for part, path in zip(parts, paths, strict=True) if not path
     ]
-    raise DataError(f"{name}, split {split}, is not complete in {folder}. Download and unpack:\n" + "\n".join(lines))
+    raise UnavailableError(
+        f"{name}, split {split}, is not complete in {folder}. Download and unpack:\n" + "\n".join(lines)
+    )
 
 
 def _first(folder: Path, part: Part, exists: Callable[[Path], bool]) -> Path | None:

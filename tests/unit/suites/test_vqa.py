@@ -1,11 +1,18 @@
 """Suite `vqa` over small files in VQA v2's layout: a random tokenizer and a random language model, all of it real."""
 
+import json
+
 import numpy as np
 import pytest
 
-from seed_dist.errors import ConfigError
+from seed_dist.dist.comm import LocalComm
 from seed_dist.metrics.vqa import vqa_accuracy
-from seed_dist.suites.vqa import PROMPTS, Asking, Questions
+from seed_dist.suites.command import finish, make
+from seed_dist.suites.options import Bootstrap, Request
+from seed_dist.suites.places import Places
+from seed_dist.suites.prompts import PROMPTS
+from seed_dist.suites.selection import Options
+from seed_dist.suites.vqa import MAX_NEW, Questions
 from seed_dist.testsets.opening import open_testset
 from tests.languages import lora_options, save_language
 from tests.testset_layouts import ROWS, gqa, vqav2, write_json
@@ -13,7 +20,7 @@ from tests.unit.tokenize import tiny_tokenizer
 
 from seed_dist.models.language import SeedLanguageModel  # isort: skip  # after tests.languages
 
-ASKING = Asking(max_new=6)
+PROMPT = PROMPTS["seed-opt"]
 
 
 @pytest.fixture(scope="module", params=["opt", "llama"])
@@ -35,7 +42,7 @@ def asked(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vqav2")
     vqav2(folder, size=(64, 48))
     testset = open_testset("vqav2", folder, "val")
-    suite = Questions(*models, {"llm": "0123"}, ASKING, testset.examples)
+    suite = Questions(*models, {"llm": "0123"}, PROMPT, testset.examples)
     return suite, testset, suite.records(testset.examples)
 
 
@@ -60,7 +67,7 @@ def test_answers_are_the_first_line_of_what_the_model_writes_after_the_prompt(mo
         prompt = language.words(f"Question: {example.question} Short answer.")
         ids = [language.start_token, *language.image(codes), *prompt]
         start = len(ids)
-        for _ in range(ASKING.max_new):
+        for _ in range(MAX_NEW):
             with torch.inference_mode():
                 hidden = language.hidden(language.embed(torch.tensor([ids]))).last_hidden_state
                 ids.append(int(language.logits(hidden[0, -1]).argmax()))
@@ -77,7 +84,7 @@ def test_the_control_asks_about_another_picture_and_only_that(models, asked):
     }
     for example in testset.examples:
         assert images[example.key] not in (None, example.image)
-    swapped = Questions(*models, {}, ASKING)
+    swapped = Questions(*models, {}, PROMPT)
     from dataclasses import replace
 
     again = swapped.records([replace(example, image=images[example.key]) for example in testset.examples])
@@ -95,7 +102,7 @@ def test_scores_known_by_hand(models, asked, tmp_path):
         rows.append((*row[:3], [said] * k + ["zebra crossing"] * (10 - k), *row[4:]))
     vqav2(tmp_path, rows, size=(64, 48))
     testset = open_testset("vqav2", tmp_path, "val")
-    suite = Questions(*models, {}, ASKING, testset.examples)
+    suite = Questions(*models, {}, PROMPT, testset.examples)
     found = suite.records(testset.examples)
     assert [record.fields["score"] for record in found] == pytest.approx([0.6, 0.9, 1, 0])
     figures = {figure.name: figure for figure in suite.score(found, testset.examples)}
@@ -117,7 +124,7 @@ def test_scores_known_by_hand(models, asked, tmp_path):
 def test_one_true_answer_is_compared_as_gqa_does(models, tmp_path):
     gqa(tmp_path)
     testset = open_testset("gqa", tmp_path, "testdev")
-    suite = Questions(*models, {}, ASKING, testset.examples)
+    suite = Questions(*models, {}, PROMPT, testset.examples)
     said = answers(suite.records(testset.examples))
     entries = {
         e.key: {
@@ -135,8 +142,27 @@ def test_one_true_answer_is_compared_as_gqa_does(models, tmp_path):
     assert "accuracy_lavis" not in figures
 
 
-def test_the_protocol_tells_prompts_apart_and_unknown_ones_are_refused(models):
-    protocols = [Questions(*models, {}, Asking(prompt)).protocol for prompt in PROMPTS]
+def test_from_options_to_the_receipt(models, asked, tmp_path):
+    """Through the runner, in chunks of three; a set that is not there is a gap that says what to download."""
+    vqav2(tmp_path / "data", size=(64, 48))
+    models[0].save_pretrained(tmp_path / "tokenizer")
+    models[1].save_pretrained(tmp_path / "llm", {})
+    places = Places(tokenizer=tmp_path / "tokenizer", llm=tmp_path / "llm")
+    data = (f"vqav2:{tmp_path / 'data'}", f"gqa:{tmp_path / 'data'}:val")
+    request = Request(("vqa",), data, places, tmp_path / "out", Options(), Bootstrap(resamples=20), chunk=3)
+    made = make(request, LocalComm())
+    list(finish(request, made))
+    (work, _), (gap,) = made.done[0], made.gaps
+    assert [record.fields for record in work.all_records()] == [record.fields for record in asked[2]]
+    assert "val_balanced_questions.json  from https://downloads.cs.stanford.edu" in gap["why"]
+    entry = json.loads((tmp_path / "out" / "receipt.json").read_text())["measurements"][0]
+    assert entry["set"]["annotations_sha256"].keys() == {path.name for path in (tmp_path / "data").glob("*.json")}
+    assert entry["models"].keys() == {"tokenizer", "image_encoder", "llm", "language_model"}
+    figure = entry["figures"][0]
+    assert (figure["name"], figure["n"]) == ("accuracy", 4)
+    assert None not in (figure["chance"], figure["control"], figure["interval"])
+
+
+def test_protocols_tell_prompts_apart(models):
+    protocols = [Questions(*models, {}, prompt).protocol for prompt in PROMPTS.values()]
     assert len({str(protocol) for protocol in protocols}) == len(PROMPTS)
-    with pytest.raises(ConfigError, match=r"2 configuration problem.*(?s:.)*'x'; there are seed-opt"):
-        Asking("x", 0)
