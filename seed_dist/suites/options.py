@@ -10,6 +10,7 @@ from seed_dist.errors import ConfigError
 from seed_dist.suites.places import Places
 from seed_dist.suites.prompts import PROMPTS
 from seed_dist.suites.selection import PROTOCOLS, SUITES, Options
+from seed_dist.testsets.published import PUBLISHED
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,12 @@ def request_of(args: argparse.Namespace) -> Request:
     problems += [f"--{name} {at} is no folder" for name, at in folders.items() if at is not None and not at.is_dir()]
     if not args.data:
         problems.append("--data is needed: workspace:SPLIT, or NAME:FOLDER[:SPLIT]")
+    known = ("workspace", *PUBLISHED)
+    problems += [
+        f"--data {text}: there is no set {name!r}; there are {', '.join(known)}"
+        for text in args.data
+        if (name := text.partition(":")[0]) not in known
+    ]
     counts = {option: getattr(args, option) for option in ("limit", "resamples", "chunk", "batch_size")}
     too_few = {option.replace("_", "-"): n for option, n in counts.items() if n is not None and n < 1}
     problems += [f"--{option} is {n}; at least 1 is needed" for option, n in too_few.items()]

@@ -17,9 +17,10 @@ from seed_dist.models.language import SeedLanguageModel
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.pixels import DECODING
 from seed_dist.suites.prompts import Prompt
-from seed_dist.suites.suite import Figure, Record
+from seed_dist.suites.suite import Figure, Floats, Record
 from seed_dist.testsets.example import Example
 
+Rule = Callable[[str, Sequence[str]], float]  # an answer and the true ones -> 0 to 1
 MAX_NEW = 10  # tokens of an answer: LAVIS' max_len
 
 
@@ -67,8 +68,7 @@ class Questions:
         pairs = list(zip(records, examples, strict=True))
         figures = [_accuracy("accuracy", pairs)]
         if all(len(example.answers) > 1 for example in examples):
-            values = np.array([vqa_accuracy_lavis(record.fields["answer"], e.answers) for record, e in pairs])
-            figures.append(Figure("accuracy_lavis", float(values.mean()), len(values), values))
+            figures.append(_accuracy("accuracy_lavis", pairs, vqa_accuracy_lavis))
         for label, kind_of in (("accuracy", _domain), ("accuracy/question_type", _question_type)):
             kinds = sorted({kind_of(example) for example in examples} - {""})
             if len(kinds) > 1:
@@ -117,19 +117,24 @@ def _score(answer: str, answers: Sequence[str]) -> float:
     return exact_match(answer, answers[0]) if len(answers) == 1 else vqa_accuracy(answer, answers)
 
 
-def _accuracy(name: str, pairs: Sequence[tuple[Record, Example]]) -> Figure:
-    values = np.array([record.fields["score"] for record, _ in pairs])
-    controls = [record.fields["control_score"] for record, _ in pairs if "control_score" in record.fields]
-    control = float(np.mean(controls)) if len(controls) == len(pairs) else None
-    chance = _most_frequent([example.answers for _, example in pairs])
+def _accuracy(name: str, pairs: Sequence[tuple[Record, Example]], rule: Rule = _score) -> Figure:
+    answers = [example.answers for _, example in pairs]
+    constant = _most_frequent(answers)
+
+    def scores(said: Sequence[str]) -> Floats:
+        return np.array([rule(answer, given) for answer, given in zip(said, answers, strict=True)])
+
+    values = scores([record.fields["answer"] for record, _ in pairs])
+    controls = [record.fields["control_answer"] for record, _ in pairs if "control_answer" in record.fields]
+    control = float(scores(controls).mean()) if len(controls) == len(pairs) else None
+    chance = float(scores([constant] * len(pairs)).mean())
     return Figure(name, float(values.mean()), len(values), values, chance=chance, control=control)
 
 
-def _most_frequent(answers: Sequence[Sequence[str]]) -> float:
-    """Accuracy of the one answer that people gave most often."""
+def _most_frequent(answers: Sequence[Sequence[str]]) -> str:
+    """The one answer that people gave most often; of equally frequent ones the first in the alphabet."""
     counts = Counter(normalised(answer) for given in answers for answer in given)
-    constant = min(counts, key=lambda answer: (-counts[answer], answer))
-    return float(np.mean([_score(constant, given) for given in answers]))
+    return min(counts, key=lambda answer: (-counts[answer], answer))
 
 
 def _first_line(text: str) -> str:

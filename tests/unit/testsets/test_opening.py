@@ -12,6 +12,7 @@ from seed_dist.testsets.published import PUBLISHED
 from tests import testset_layouts
 from tests.testset_layouts import COCO_IDS, SETS, coco_name, write_json
 
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "testsets.md"
 QUESTIONS, ANNOTATIONS = "v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"
 
 
@@ -29,6 +30,18 @@ def changed(path, change):
 
 def test_every_set_has_a_reader_a_layout_and_a_table_row():
     assert READERS.keys() == PUBLISHED.keys() == SETS.keys()
+
+
+def test_the_document_has_the_published_counts_and_files():
+    rows = {row.split("`")[1]: row for row in DOCUMENT.read_text().splitlines() if row.startswith("| `")}
+    for name, splits in PUBLISHED.items():
+        assert all(split in rows[name] for split in splits)
+        first = next(iter(splits.values()))
+        assert all(f"`{part.places[0]}`" in rows[name] for part in first.annotations)
+        assert f"`{first.images.places[0]}/`" in rows[name]
+        shown = ("captions", "in-domain", "near-domain", "out-domain") if "captions" in first.counts else ("questions",)
+        counts = [published.counts[key] for published in splits.values() for key in shown if key in published.counts]
+        assert all(f"{count:,}" in rows[name] for count in counts)
 
 
 @pytest.mark.parametrize("name", SETS)
