@@ -53,6 +53,7 @@ def add_suite_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--protocol", choices=PROTOCOLS, default="seed", help="of captions and pictures, see docs (%(default)s)")
     add("--prompt", choices=PROMPTS, default="seed-opt", help="of suite vqa (%(default)s)")
+    add("--beams", type=int, default=1, metavar="N", help="of the search for an answer; 1 is greedy (%(default)s)")
     add("--limit", type=int, metavar="N", help="the first N examples of each set (default: all)")
     add("--seed", type=int, default=0, metavar="N", help="of whatever is drawn (%(default)s)")
     add("--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (%(default)s)")
@@ -84,7 +85,7 @@ def request_of(args: argparse.Namespace) -> Request:
         for text in args.data
         if (name := text.partition(":")[0]) not in known
     ]
-    counts = {option: getattr(args, option) for option in ("limit", "resamples", "chunk", "batch_size")}
+    counts = {option: getattr(args, option) for option in ("limit", "resamples", "chunk", "batch_size", "beams")}
     too_few = {option.replace("_", "-"): n for option, n in counts.items() if n is not None and n < 1}
     problems += [f"--{option} is {n}; at least 1 is needed" for option, n in too_few.items()]
     if args.out is None and args.run is None:
@@ -96,7 +97,7 @@ def request_of(args: argparse.Namespace) -> Request:
         tuple(dict.fromkeys(args.data)),
         Places(args.run, args.tokenizer, args.llm, args.judge, tuple(args.peer)),
         args.out or args.run / "suites",
-        Options(args.protocol, args.seed, args.prompt),
+        Options(args.protocol, args.seed, args.prompt, args.beams),
         Bootstrap(args.resamples, args.seed),
         args.chunk,
         args.limit,

@@ -22,12 +22,13 @@ PROTOCOLS = ("seed", "train", "crop")
 @dataclass(frozen=True)
 class Options:
     """What suites take besides models. `protocol`: of pictures and captions, see `suites/retrieval.py`. `seed`: of
-    whatever is drawn. `prompt`: around a question, see `suites/prompts.py`.
+    whatever is drawn. `prompt`: around a question, see `suites/prompts.py`. `beams`: of the search for an answer.
     """
 
     protocol: str = "seed"
     seed: int = 0
     prompt: str = "seed-opt"
+    beams: int = 1
 
 
 def open_suite(name: str, models: Models, options: Options, examples: Sequence[Example]) -> Suite:
@@ -41,10 +42,11 @@ def open_suite(name: str, models: Models, options: Options, examples: Sequence[E
 
         return CodesSuite(models, options)
     if name == "vqa":
-        from seed_dist.suites.vqa import Questions
+        from seed_dist.suites.vqa import Answering, Questions
 
         hashes = {**models.tokenizer_hashes(), **models.language_hashes()}
-        return Questions(models.tokenizer, models.language, hashes, PROMPTS[options.prompt], examples)
+        answering = Answering(PROMPTS[options.prompt], options.beams)
+        return Questions(models.tokenizer, models.language, hashes, answering, examples)
     raise ConfigError([f"--suite {name} is not known; these are: {', '.join(SUITES)}"])
 
 

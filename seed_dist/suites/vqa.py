@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,26 @@ from seed_dist.models.generation import Decoding
 from seed_dist.models.language import SeedLanguageModel
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.pixels import DECODING
-from seed_dist.suites.prompts import Prompt
+from seed_dist.suites.prompts import PROMPTS, Prompt
 from seed_dist.suites.suite import Figure, Floats, Record
 from seed_dist.testsets.example import Example
 
 Rule = Callable[[str, Sequence[str]], float]  # an answer and the true ones -> 0 to 1
-MAX_NEW = 10  # tokens of an answer: LAVIS' max_len
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How questions are asked and answers are searched: greedily with one beam. The defaults of length and penalty are
+    those of BLIP-2's evaluation (`max_len` and `length_penalty` of LAVIS; arXiv 2301.12597, section 4.1)."""
+
+    prompt: Prompt = PROMPTS["seed-opt"]
+    beams: int = 1
+    length_penalty: float = -1.0
+    max_new: int = 10
 
 
 class Questions:
-    """Answers are greedy, of at most `MAX_NEW` tokens, and end with their first line. Several true answers are compared
-    by VQA's rule, a single one by GQA's.
+    """Answers end with their first line. Several true answers are compared by VQA's rule, a single one by GQA's.
 
     `control` is the same on a picture of another example of `others`, drawn by the question's key: what the question
     alone gives. `chance` is the answer that people of this very set gave most often, always.
@@ -39,15 +48,14 @@ class Questions:
         tokenizer: SeedTokenizer,
         language: SeedLanguageModel,
         models: dict[str, Any],
-        prompt: Prompt,
+        answering: Answering,
         others: Sequence[Example] = (),
     ) -> None:
         """`models`: SHA-256 of all that takes part. Without `others` there is no control."""
-        self._tokenizer, self._language, self._prompt, self._others = tokenizer, language, prompt, others
+        self._tokenizer, self._language, self._answering, self._others = tokenizer, language, answering, others
         self.models = models
         self.protocol: dict[str, Any] = {
-            "prompt": asdict(self._prompt),
-            "decoding": {"method": "greedy", "max_new_tokens": MAX_NEW, "answer": "first line"},
+            "answering": {**asdict(answering), "ends": "first line"},
             "pictures": {"decoding": DECODING, **tokenizer.processor.details()},
             "rules": {"several answers": "VQA v2, leave one out", "one answer": "GQA, both normalised"},
             "control": {"picture": "of another example, by SHA-256 of the key", "among": len(others)},
@@ -80,7 +88,10 @@ class Questions:
         codes = self._codes([image for image in images if image is not None])
         asked = [i for i, image in enumerate(images) if image is not None]
         prompts = [self._tokens(examples[i].question, codes[images[i]]) for i in asked]
-        written = self._language.generate(prompts, Decoding(self._language.tokenizer.eos_token_id, MAX_NEW))
+        how = self._answering
+        stop = self._language.tokenizer.eos_token_id
+        decoding = Decoding(stop, how.max_new, beams=how.beams, length_penalty=how.length_penalty)
+        written = self._language.generate(prompts, decoding)
         found = {i: _first_line(self._language.text(row)) for i, row in zip(asked, written, strict=True)}
         return [found.get(i) for i in range(len(examples))]
 
@@ -92,7 +103,7 @@ class Questions:
         return dict(zip(distinct, self._tokenizer.encode([image() for image in distinct]).tolist(), strict=True))
 
     def _tokens(self, question: str, codes: Sequence[int]) -> list[int]:
-        language, prompt = self._language, self._prompt
+        language, prompt = self._language, self._answering.prompt
         before = language.words(prompt.before) if prompt.before else []
         after = language.words(prompt.after.replace("{}", question.strip(), 1))
         return [language.start_token, *before, *language.image(codes), *after]

@@ -12,7 +12,7 @@ from seed_dist.suites.options import Bootstrap, Request
 from seed_dist.suites.places import Places
 from seed_dist.suites.prompts import PROMPTS
 from seed_dist.suites.selection import Options
-from seed_dist.suites.vqa import MAX_NEW, Questions
+from seed_dist.suites.vqa import Answering, Questions
 from seed_dist.testsets.opening import open_testset
 from tests.languages import lora_options, save_language
 from tests.testset_layouts import ROWS, gqa, vqav2, write_json
@@ -20,7 +20,7 @@ from tests.unit.tokenize import tiny_tokenizer
 
 from seed_dist.models.language import SeedLanguageModel  # isort: skip  # after tests.languages
 
-PROMPT = PROMPTS["seed-opt"]
+ASKED = Answering()
 
 
 @pytest.fixture(scope="module", params=["opt", "llama"])
@@ -42,7 +42,7 @@ def asked(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vqav2")
     vqav2(folder, size=(64, 48))
     testset = open_testset("vqav2", folder, "val")
-    suite = Questions(*models, {"llm": "0123"}, PROMPT, testset.examples)
+    suite = Questions(*models, {"llm": "0123"}, ASKED, testset.examples)
     return suite, testset, suite.records(testset.examples)
 
 
@@ -67,7 +67,7 @@ def test_answers_are_the_first_line_of_what_the_model_writes_after_the_prompt(mo
         prompt = language.words(f"Question: {example.question} Short answer.")
         ids = [language.start_token, *language.image(codes), *prompt]
         start = len(ids)
-        for _ in range(MAX_NEW):
+        for _ in range(ASKED.max_new):
             with torch.inference_mode():
                 hidden = language.hidden(language.embed(torch.tensor([ids]))).last_hidden_state
                 ids.append(int(language.logits(hidden[0, -1]).argmax()))
@@ -77,6 +77,14 @@ def test_answers_are_the_first_line_of_what_the_model_writes_after_the_prompt(mo
     assert len(set(answers(records))) > 1, "a random model says different things of different questions"
 
 
+def test_beams_find_likelier_answers_whatever_the_batch(models, asked):
+    _, testset, greedy = asked
+    suite = Questions(*models, {}, Answering(beams=3))
+    together = suite.records(testset.examples)
+    assert answers(together) == [answers(suite.records([example]))[0] for example in testset.examples]
+    assert answers(together) != answers(greedy)
+
+
 def test_the_control_asks_about_another_picture_and_only_that(models, asked):
     suite, testset, records = asked
     images = {
@@ -84,7 +92,7 @@ def test_the_control_asks_about_another_picture_and_only_that(models, asked):
     }
     for example in testset.examples:
         assert images[example.key] not in (None, example.image)
-    swapped = Questions(*models, {}, PROMPT)
+    swapped = Questions(*models, {}, ASKED)
     from dataclasses import replace
 
     again = swapped.records([replace(example, image=images[example.key]) for example in testset.examples])
@@ -102,7 +110,7 @@ def test_scores_known_by_hand(models, asked, tmp_path):
         rows.append((*row[:3], [said] * k + ["zebra crossing"] * (10 - k), *row[4:]))
     vqav2(tmp_path, rows, size=(64, 48))
     testset = open_testset("vqav2", tmp_path, "val")
-    suite = Questions(*models, {}, PROMPT, testset.examples)
+    suite = Questions(*models, {}, ASKED, testset.examples)
     found = suite.records(testset.examples)
     assert [record.fields["score"] for record in found] == pytest.approx([0.6, 0.9, 1, 0])
     figures = {figure.name: figure for figure in suite.score(found, testset.examples)}
@@ -124,7 +132,7 @@ def test_scores_known_by_hand(models, asked, tmp_path):
 def test_one_true_answer_is_compared_as_gqa_does(models, tmp_path):
     gqa(tmp_path)
     testset = open_testset("gqa", tmp_path, "testdev")
-    suite = Questions(*models, {}, PROMPT, testset.examples)
+    suite = Questions(*models, {}, ASKED, testset.examples)
     said = answers(suite.records(testset.examples))
     entries = {
         e.key: {
@@ -164,5 +172,5 @@ def test_from_options_to_the_receipt(models, asked, tmp_path):
 
 
 def test_protocols_tell_prompts_apart(models):
-    protocols = [Questions(*models, {}, prompt).protocol for prompt in PROMPTS.values()]
+    protocols = [Questions(*models, {}, Answering(prompt)).protocol for prompt in PROMPTS.values()]
     assert len({str(protocol) for protocol in protocols}) == len(PROMPTS)
