@@ -93,6 +93,7 @@ def test_equal_to_the_published_rule(case):
         ("3.5", "3.5"),
         ("3.", "3"),
         (".5 cm.", ".5 cm"),
+        ("." * 34 + "x", "..x"),  # the script stops at 32 of them
         ("Dont know", "don't know"),
         ("it's", "it's"),
         ("o'clock", "o'clock"),

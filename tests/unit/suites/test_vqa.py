@@ -12,8 +12,10 @@ from seed_dist.suites.options import Bootstrap, Request
 from seed_dist.suites.places import Places
 from seed_dist.suites.prompts import PROMPTS
 from seed_dist.suites.selection import Options
-from seed_dist.suites.vqa import Answering, Questions
+from seed_dist.suites.vqa import Answering, Questions, _first_line
+from seed_dist.testsets.example import Example
 from seed_dist.testsets.opening import open_testset
+from seed_dist.testsets.picture_file import PictureFile
 from tests.languages import lora_options, save_language
 from tests.testset_layouts import ROWS, gqa, vqav2, write_json
 from tests.unit.tokenize import tiny_tokenizer
@@ -98,6 +100,16 @@ def test_the_control_asks_about_another_picture_and_only_that(models, asked):
     again = swapped.records([replace(example, image=images[example.key]) for example in testset.examples])
     assert answers(again) == answers(records, "control_answer") != answers(records)
     assert "control_answer" not in again[0].fields
+
+
+def test_controls_are_drawn_from_the_whole_set(models):
+    examples = [Example(str(i), PictureFile(f"{i}.jpg"), answers=("x",)) for i in range(100)]
+    drawn = [Questions(*models, {}, ASKED, examples)._other_image(example) for example in examples]
+    assert len(set(drawn)) > 50  # of 100 draws from 100, about 63 are different
+
+
+def test_an_answer_is_one_line():
+    assert _first_line(" \n yes. \n\nQuestion: what else?") == "yes."
 
 
 def test_scores_known_by_hand(models, asked, tmp_path):
