@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from seed_dist.data.pairs import readable
 from seed_dist.errors import ConfigError, DataError, UnavailableError
 from seed_dist.fsio import fingerprint, sha256_bytes, sha256_file
 from seed_dist.testsets.captions import coco_captions, karpathy_coco, karpathy_flickr30k, nocaps
@@ -46,6 +47,9 @@ def open_testset(name: str, folder: Path, split: str) -> TestSet:
     examples = READERS[name](files, images, split, problems)
     keys = Counter(example.key for example in examples)
     problems += [f"{files[0]}: {key} names {count} examples" for key, count in keys.items() if count > 1]
+    problems += [
+        f"{files[0]}: {readable(key)} is no text to name an example by" for key in keys if key != readable(key)
+    ]
     if problems:
         raise DataError(f"{_listed(problems, 'problem(s)')}\nDownload the files again, or mend what was changed.")
     if not examples:
@@ -90,7 +94,7 @@ def _first(folder: Path, part: Part, exists: Callable[[Path], bool]) -> Path | N
 
 def _listed(items: Sequence[str], what: str) -> str:
     more = f"\n  and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return f"{len(items)} {what}:\n" + "\n".join(f"  {item}" for item in items[:_SHOWN]) + more
+    return f"{len(items)} {what}:\n" + "\n".join(f"  {readable(item)}" for item in items[:_SHOWN]) + more
 
 
 def _counts(examples: Sequence[Example], images: int) -> dict[str, int]:

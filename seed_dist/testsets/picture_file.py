@@ -45,7 +45,14 @@ def missing(pictures: Iterable[PictureFile]) -> list[str]:
     for picture in pictures:
         folder, name = os.path.split(picture.path)
         if folder not in names:
-            names[folder] = {path.name for path in Path(folder).iterdir()} if Path(folder).is_dir() else set()
+            names[folder] = _names(folder)
         if name not in names[folder]:
             absent.append(picture.path)
     return absent
+
+
+def _names(folder: str) -> set[str]:
+    try:
+        return {path.name for path in Path(folder).iterdir()}
+    except OSError:  # not there, or a name that no folder can have
+        return set()

@@ -193,6 +193,15 @@ def test_odd_entries_are_refused_by_name(name, tmp_path):
     assert path.name in str(caught.value)
 
 
+@pytest.mark.parametrize("folder", ["é" * 300, "\udc80"])
+def test_names_that_no_folder_has_are_missing_pictures(folder, tmp_path):
+    testset_layouts.coco_karpathy(tmp_path)
+    changed(tmp_path / "dataset_coco.json", lambda document: document["images"][0].update(filepath=folder))
+    with pytest.raises(DataError, match="1 of 3 pictures are missing") as caught:
+        open_testset("coco-karpathy", tmp_path, "test")
+    assert str(caught.value).encode()
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", "null", '"x"', '{"questions": 3}', '{"images": 3}', "[[]]"])
 @pytest.mark.parametrize("name", SETS)
 def test_other_documents_are_data_errors(name, text, tmp_path):
