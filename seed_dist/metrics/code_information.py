@@ -50,13 +50,14 @@ def mutual_information_bits(codes: Ints, has_word: Floats) -> Floats:
 def told_of_words(codes: Ints, has_word: Floats, seed: int, shuffles: int = 8) -> tuple[float, float]:
     """Share of the words' entropy that codes [N] tell, mean over words; and the same of shuffled captions.
 
-    From each estimate the mean over `shuffles` others is taken, in which the captions are dealt out anew: what an
-    estimate from so few examples sees in nothing (as in Vinh et al. 2010, Information Theoretic Measures for
-    Clusterings Comparison, section 4). So shuffled captions give 0 but for chance.
+    Adjusted for chance as in Vinh et al. 2010, Information Theoretic Measures for Clusterings Comparison, section 4:
+    (I - E) / (H - E), with E what is told of captions that are dealt out anew, the mean over `shuffles` times. So 1 is
+    all, and 0 what an estimate from so few examples sees in nothing.
     """
     entropies = np.array([entropy_bits(np.array([own.sum(), len(own) - own.sum()])) for own in has_word.T])
     generator = np.random.Generator(np.random.PCG64(seed))
     nothing = [mutual_information_bits(codes, generator.permutation(has_word)) for _ in range(shuffles + 1)]
     bias = np.mean(nothing[1:], axis=0)
+    room = np.maximum(entropies - bias, 1e-9)  # no room where every picture has a code of its own
     found = mutual_information_bits(codes, has_word) - bias
-    return float(np.mean(found / entropies)), float(np.mean((nothing[0] - bias) / entropies))
+    return float(np.mean(found / room)), float(np.mean((nothing[0] - bias) / room))
