@@ -21,7 +21,7 @@ from seed_dist.fsio import fingerprint
 from seed_dist.mixture import DataConfig
 
 RECIPES = Path(__file__).parent / "recipes"
-STAGES = ("causal_qformer", "codebook", "lora")
+STAGES: tuple[StageName, ...] = ("causal_qformer", "codebook", "lora")
 StageName = Literal["causal_qformer", "codebook", "lora"]
 
 _STRICT = ConfigDict(extra="forbid")
@@ -328,7 +328,7 @@ def _cross_checks(recipe: Recipe) -> list[str]:
             "it to false"
         )
     for stage in STAGES:
-        training = recipe.training(stage)  # type: ignore[arg-type]
+        training = recipe.training(stage)
         if training.global_batch % training.accumulation:
             problems.append(
                 f"{stage}_training.global_batch {training.global_batch} must be a multiple of accumulation "

@@ -64,6 +64,8 @@ def _pair(name: str, image: dict[str, Any], annotated: list[Any] | None, columns
         annotated = [item.get("raw") if isinstance(item, dict) else item for item in sentences]
     problem, captions = caption_bytes(annotated)
     folder, file = image.get("filepath"), image.get("file_name", image.get("filename"))
+    if file is None and isinstance(number := image.get("open_images_id"), str):  # NoCaps names its pictures so
+        file = f"{number}.jpg"
     if isinstance(folder, str) and isinstance(file, str):
         file = f"{folder}/{file}"
     return path_pair(name, file, root, captions, too_low(image, columns) or problem)

@@ -51,11 +51,11 @@ def workspace_findings(recipe: Recipe, named: str, work: Path) -> list[Finding]:
             mend = f"python data_prep/encode.py {given} --target {target} --split {split}"
             findings.append(_set_finding(work / "features" / target / split, mend))
     for stage in STAGES:
-        folders = [work / "features" / target / split for target in stage_targets(recipe, stage) for split in splits]  # type: ignore[arg-type]
+        folders = [work / "features" / target / split for target in stage_targets(recipe, stage) for split in splits]
         if not all(folder.is_dir() for folder in folders):
             continue
         try:
-            data = open_data(recipe, stage, work)  # type: ignore[arg-type]
+            data = open_data(recipe, stage, work)
         except SeedDistError as error:
             findings.append(Finding(f"data of {stage}", "failed", str(error)))
         else:

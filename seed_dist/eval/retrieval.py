@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seed_dist.eval.metrics import Ranks, chance_ranks, require_finite, retrieval_ranks, text_groups
+from seed_dist.eval.metrics import require_finite, text_groups
+from seed_dist.metrics.retrieval import Ranks, chance_ranks, retrieval_ranks
 
 KS = (1, 5, 10)
 

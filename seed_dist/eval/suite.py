@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from seed_dist.config import STAGES
-from seed_dist.errors import SeedDistError
+from seed_dist.errors import SeedDistError, UnavailableError
 from seed_dist.eval import parts
 from seed_dist.eval.bench import Bench
 from seed_dist.eval.results import Gap, Results, RetrievalExamples
 from seed_dist.eval.targets import judge
-from seed_dist.eval.workspace import Split, UnavailableError, Workspace
+from seed_dist.eval.workspace import Split, Workspace
 from seed_dist.glyphs.scenes import parse_caption
 from seed_dist.obs.journal import JOURNAL, read_journal
 

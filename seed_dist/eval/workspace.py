@@ -20,7 +20,7 @@ from seed_dist.config import Recipe, StageName
 from seed_dist.data.manifest import MANIFEST_NAME
 from seed_dist.data.reader import ImageShards, PairedFeatures, Rows
 from seed_dist.dist.precision import dtype_of, precision_on
-from seed_dist.errors import DataError
+from seed_dist.errors import DataError, UnavailableError
 from seed_dist.mixture import CYCLE
 from seed_dist.models.captions import CaptionTokenizer, clean_caption
 from seed_dist.models.painter import Painter, load_painter
@@ -32,14 +32,6 @@ if TYPE_CHECKING:
     from seed_dist.models.vision import FrozenClip
 
 _MEAN_SAMPLES = 2000  # training samples behind a mean vector: its error is then 1/45 of the spread
-
-
-class UnavailableError(DataError):
-    """Something that a part of the evaluation needs is not there; `command` makes it, where one does."""
-
-    def __init__(self, why: str, command: str = "") -> None:
-        self.why, self.command = why, command
-        super().__init__(f"{why} Make it with: {command}" if command else why)
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,6 @@ def make_scale(request: Request, pairs: int) -> Scale:
 def _one_pass(recipe: Recipe, pairs: int) -> Recipe:
     changed = {}
     for stage in STAGES:
-        training = recipe.training(stage)  # type: ignore[arg-type]
+        training = recipe.training(stage)
         changed[f"{stage}_training"] = replace(training, steps=-(-pairs // training.global_batch), warmup_steps=0)
     return replace(recipe, **changed)  # type: ignore[arg-type]

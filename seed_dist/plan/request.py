@@ -63,7 +63,7 @@ class Request:
     caption_bytes: int = 60
     share_of_peak: Range | None = None
     shares: Mapping[str, Range] = field(default_factory=dict)
-    stages: tuple[StageName, ...] = STAGES  # type: ignore[assignment]
+    stages: tuple[StageName, ...] = STAGES
 
     @property
     def precision(self) -> Precision:

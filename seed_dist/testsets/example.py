@@ -13,7 +13,8 @@ from PIL import Image
 class Example:
     """What is measured on: a picture with its captions, or with a question and the answers people gave.
 
-    `key` names it in every record and never changes. `domain`: the set's own division, such as NoCaps' `in-domain`.
+    `key` names it in every record and never changes. `domain`: the set's own division, such as NoCaps' `in-domain`, or
+    the kind of answer of a question, such as VQA's `yes/no`. `question_type`: as the annotations have it.
     """
 
     key: str
@@ -22,6 +23,7 @@ class Example:
     question: str = ""
     answers: tuple[str, ...] = ()
     domain: str = ""
+    question_type: str = ""
 
 
 @dataclass(frozen=True)

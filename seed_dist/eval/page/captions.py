@@ -7,9 +7,9 @@ from itertools import groupby
 from typing import Any
 
 from seed_dist.eval.attributes import ATTRIBUTES
-from seed_dist.eval.page.pictures import picture
 from seed_dist.eval.results import Example
 from seed_dist.page.markup import Html, join, percent, table, tag
+from seed_dist.page.pictures import picture
 
 _SHOWN = 18
 

@@ -16,10 +16,10 @@ from seed_dist.data.filters import DELIBERATE
 from seed_dist.data.image_policy import upright_size
 from seed_dist.data.reader import ImageShards
 from seed_dist.data.reject_list import REJECTS_NAME, Reject, read_reject_list
-from seed_dist.eval.page.pictures import picture
 from seed_dist.page.charts import histogram
 from seed_dist.page.document import head
 from seed_dist.page.markup import Html, percent, table, tag
+from seed_dist.page.pictures import picture
 
 _NAMES_SHOWN = 20  # per reason
 _CAPTION_SHOWN = 300  # characters

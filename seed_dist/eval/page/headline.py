@@ -6,11 +6,11 @@ from typing import Any
 
 from seed_dist.eval.metrics import standard_error
 from seed_dist.eval.page.captions import badge, marked
-from seed_dist.eval.page.pictures import missing_picture, picture
 from seed_dist.eval.results import Example, Gap, Results, by_cause
 from seed_dist.eval.targets import TARGETS, Target, lookup
 from seed_dist.page.charts import meter
 from seed_dist.page.markup import Child, Html, decimal, percent, tag
+from seed_dist.page.pictures import missing_picture, picture
 
 _ABOUT = (
     "SEED lets one language model read and draw pictures. A tokenizer turns each picture into a short row of discrete "

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from seed_dist.eval.attributes import ATTRIBUTES
-from seed_dist.eval.page.pictures import missing_picture, picture
 from seed_dist.eval.results import Example
 from seed_dist.page.markup import Html, decimal, join, percent, table, tag
+from seed_dist.page.pictures import missing_picture, picture
 
 _SHOWN = 16
 _PAIRS = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from seed_dist.eval.page.pictures import picture
 from seed_dist.eval.results import RetrievalExamples
 from seed_dist.eval.retrieval import KS, Query
 from seed_dist.page.markup import Html, percent, table, tag
+from seed_dist.page.pictures import picture
 
 _ROWS = {
     "embedding": "causal embedding",

@@ -1,0 +1,108 @@
+"""The options of `python -m seed_dist.eval --suite`, and what they ask for. Nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from seed_dist.errors import ConfigError
+from seed_dist.suites.places import Places
+from seed_dist.suites.prompts import PROMPTS
+from seed_dist.suites.selection import PROTOCOLS, SUITES, Options
+from seed_dist.testsets.published import PUBLISHED
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are drawn."""
+
+    resamples: int = 2000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured. `chunk`: examples per file of records; `limit`: of each set the first so many."""
+
+    suites: tuple[str, ...]
+    data: tuple[str, ...]
+    places: Places
+    out: Path
+    options: Options
+    drawn: Bootstrap
+    chunk: int = 64
+    limit: int | None = None
+    batch_size: int = 64
+
+
+def add_suite_options(parser: argparse.ArgumentParser) -> None:
+    """The options that only `--suite` reads."""
+    add = parser.add_argument_group("suites").add_argument
+    add("--run", type=Path, metavar="DIR", help="workspace with finished stages; WORK/STAGE: up to that stage")
+    add("--tokenizer", type=Path, metavar="PATH", help="exported tokenizer, or stage 1's export, instead of the run's")
+    add("--llm", type=Path, metavar="PATH", help="export of stage lora, instead of the run's")
+    add("--judge", metavar="PATH", help="open_clip folder that scores pictures (default: the generation encoder)")
+    add("--peer", action="append", default=[], metavar="PATH", help="open_clip folder to measure beside; repeatable")
+    add(
+        "--data",
+        action="append",
+        default=[],
+        metavar="SET",
+        help="workspace:SPLIT of --run, workspace:FOLDER:SPLIT, or NAME:FOLDER[:SPLIT] of a public set; repeatable",
+    )
+    add("--protocol", choices=PROTOCOLS, default="seed", help="of captions and pictures, see docs (%(default)s)")
+    add("--prompt", choices=PROMPTS, default="seed-opt", help="of suite vqa (%(default)s)")
+    add("--beams", type=int, default=1, metavar="N", help="of the search for an answer; 1 is greedy (%(default)s)")
+    add("--limit", type=int, metavar="N", help="the first N examples of each set (default: all)")
+    add("--seed", type=int, default=0, metavar="N", help="of whatever is drawn (%(default)s)")
+    add("--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (%(default)s)")
+    add(
+        "--chunk",
+        type=int,
+        default=64,
+        metavar="N",
+        help="examples per file of records (%(default)s)",
+    )
+    add("--batch-size", type=int, default=64, metavar="N", help="examples that a model sees at a time (%(default)s)")
+
+
+def request_of(args: argparse.Namespace) -> Request:
+    """What the options ask for; ConfigError with everything that is wrong with them."""
+    suites = tuple(dict.fromkeys(args.suite.split(",")))
+    problems = [
+        f"--suite {name!r} is not known; these are: {', '.join(SUITES)}" for name in suites if name not in SUITES
+    ]
+    if args.run is None and args.tokenizer is None:
+        problems.append("neither --run nor --tokenizer is given; name a workspace or an exported tokenizer")
+    folders = {option: getattr(args, option) for option in ("run", "tokenizer", "llm")}
+    problems += [f"--{name} {at} is no folder" for name, at in folders.items() if at is not None and not at.is_dir()]
+    if not args.data:
+        problems.append("--data is needed: workspace:SPLIT, or NAME:FOLDER[:SPLIT]")
+    known = ("workspace", *PUBLISHED)
+    problems += [
+        f"--data {text}: there is no set {name!r}; there are {', '.join(known)}"
+        for text in args.data
+        if (name := text.partition(":")[0]) not in known
+    ]
+    counts = {option: getattr(args, option) for option in ("limit", "resamples", "chunk", "batch_size", "beams")}
+    too_few = {option.replace("_", "-"): n for option, n in counts.items() if n is not None and n < 1}
+    problems += [f"--{option} is {n}; at least 1 is needed" for option, n in too_few.items()]
+    names = [Path(peer).name for peer in args.peer]
+    if len(set(names)) < len(names):
+        problems.append(f"--peer names {', '.join(names)}: two would have the same row; give folders of different names")
+    if args.out is None and args.run is None:
+        problems.append("--out is needed where no --run is given: a folder for receipt and records")
+    if problems:
+        raise ConfigError(problems)
+    return Request(
+        suites,
+        tuple(dict.fromkeys(args.data)),
+        Places(args.run, args.tokenizer, args.llm, args.judge, tuple(args.peer)),
+        args.out or args.run / "suites",
+        Options(args.protocol, args.seed, args.prompt, args.beams),
+        Bootstrap(args.resamples, args.seed),
+        args.chunk,
+        args.limit,
+        args.batch_size,
+    )

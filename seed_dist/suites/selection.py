@@ -1,0 +1,74 @@
+"""Which suites there are and which sets can be measured, by the names that the options have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seed_dist.errors import ConfigError
+from seed_dist.suites.prompts import PROMPTS
+
+if TYPE_CHECKING:
+    from seed_dist.suites.models import Models
+    from seed_dist.suites.suite import Suite
+    from seed_dist.testsets.example import Example, TestSet
+
+SUITES = ("retrieval", "codes", "vqa")
+PROTOCOLS = ("seed", "train", "crop")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What suites take besides models. `protocol`: of pictures and captions, see `suites/retrieval.py`. `seed`: of
+    whatever is drawn. `prompt`: around a question, see `suites/prompts.py`. `beams`: of the search for an answer.
+    """
+
+    protocol: str = "seed"
+    seed: int = 0
+    prompt: str = "seed-opt"
+    beams: int = 1
+
+
+def open_suite(name: str, models: Models, options: Options, examples: Sequence[Example]) -> Suite:
+    """The suite of a name, for these examples. UnavailableError where it needs a model that was never made."""
+    if name == "retrieval":
+        from seed_dist.suites.retrieval import RetrievalSuite
+
+        return RetrievalSuite(models, options)
+    if name == "codes":
+        from seed_dist.suites.codes import CodesSuite
+
+        return CodesSuite(models, options)
+    if name == "vqa":
+        from seed_dist.suites.vqa import Answering, Questions
+
+        hashes = {**models.tokenizer_hashes(), **models.language_hashes()}
+        answering = Answering(PROMPTS[options.prompt], options.beams)
+        return Questions(models.tokenizer, models.language, hashes, answering, examples)
+    raise ConfigError([f"--suite {name} is not known; these are: {', '.join(SUITES)}"])
+
+
+def open_data(text: str, work: Path | None) -> TestSet:
+    """`workspace:SPLIT` of the workspace that --run names, `workspace:FOLDER:SPLIT`, or `NAME:FOLDER[:SPLIT]` of a
+    public set (by default the first split of `testsets.published`).
+    """
+    name, _, rest = text.partition(":")
+    if name == "workspace":
+        from seed_dist.testsets.workspace import open_workspace
+
+        folder, _, split = rest.rpartition(":")
+        if not split or (not folder and work is None):
+            raise ConfigError([f"--data {text}: give workspace:SPLIT with --run, or workspace:FOLDER:SPLIT"])
+        return open_workspace(Path(folder) if folder else work or Path(), split)
+    from seed_dist.testsets.opening import open_testset
+    from seed_dist.testsets.published import PUBLISHED
+
+    if name not in PUBLISHED or not rest:
+        names = ", ".join(PUBLISHED)
+        raise ConfigError([f"--data {text}: give workspace:SPLIT, or NAME:FOLDER[:SPLIT] with one of {names}"])
+    folder, _, split = rest.rpartition(":")
+    if split not in PUBLISHED[name]:
+        folder, split = rest, next(iter(PUBLISHED[name]))
+    return open_testset(name, Path(folder), split)
