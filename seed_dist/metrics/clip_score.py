@@ -13,8 +13,8 @@ Floats = npt.NDArray[np.float64]
 def paired_cosines(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> Floats:
     """Cosines of rows of the same number: [n, d] and [n, d] -> [n].
 
-    Times 100 it is the CLIP similarity of GILL (evals/compute_clip_similarity_vist.py) and of SEED-1's table 2 where both
-    are pictures, and the CLIP score in percent where one is a caption.
+    Of two pictures, times 100, it is the CLIP similarity of GILL (its evals/compute_clip_similarity_vist.py) and of
+    SEED-1's table 2; of a picture and a caption the CLIP score in percent.
     """
     cosines: Floats = (_unit(first) * _unit(second)).sum(1)
     return cosines

@@ -2,9 +2,9 @@
 
     |m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2))
 
-(Heusel et al. 2017, arXiv 1706.08500, with the unbiased covariances of their code). With S = A^T A the last trace is the
-sum of the singular values of A1 A2^T. So no matrix root is taken: fewer samples than dimensions, where S is singular, are
-as exact as many, both orders give the same, and a set has distance 0 to itself.
+(Heusel et al. 2017, arXiv 1706.08500, with the unbiased covariances of their code). With S = A^T A the last trace is
+the sum of the singular values of A1 A2^T. So no matrix root is taken: fewer samples than dimensions, where S is
+singular, are as exact as many, and neither order nor a shift of all features changes the result but by rounding.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ class _Gaussian:
         count, width = features.shape
         self.unbiased = count / (count - 1)
         scaled = self.centred / np.sqrt(count - 1)
-        self._rows, self.factor = (None, scaled) if count <= width else np.linalg.qr(scaled)
+        self._rows: Floats | None = None
+        self.factor: Floats = scaled
+        if count > width:
+            self._rows, self.factor = np.linalg.qr(scaled)
         self.variance = float((scaled**2).sum())
 
     def along(self, vectors: Floats) -> Floats:

@@ -25,7 +25,9 @@ def within(samples: npt.NDArray[Any], members: npt.NDArray[Any], neighbours: int
     """
     assert len(members) > neighbours, f"{len(members)} members have no neighbour number {neighbours}"
     # A member is its own nearest, so the k-th neighbour is number k from 0.
-    radii = np.concatenate([np.partition(block, neighbours, axis=1)[:, neighbours] for block in _blocks(members, members)])
+    radii = np.concatenate(
+        [np.partition(block, neighbours, axis=1)[:, neighbours] for block in _blocks(members, members)]
+    )
     return np.concatenate([(block <= radii).any(1) for block in _blocks(samples, members)])
 
 

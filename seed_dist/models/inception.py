@@ -34,7 +34,9 @@ class Inception:
             network: Any = FeatureExtractorInceptionV3("inception", ["2048"], io.BytesIO(weights.data))
         except RuntimeError as error:
             raise unfit(weights, INCEPTION, error) from error
-        *layers, self._classify = network.to(self.device).children()  # in the order in which its forward calls them
+        *layers, self._classify = (
+            network.to(self.device).eval().children()
+        )  # in the order in which its forward calls them
         self._features = nn.Sequential(*layers, nn.Flatten())
         self.details = {**weights.details, "resize": f"{SIZE_PX} px, {_RESIZES[resize]}"}
 

@@ -13,10 +13,12 @@ from torch import Tensor
 from seed_dist.errors import DataError
 from seed_dist.fsio import sha256_bytes
 
+_SHOWN = 160  # characters of what torch has against them
+
 
 @dataclass(frozen=True)
 class Published:
-    """A file that a measure is defined by: its name ends with the first 8 digits of its SHA-256, as torch.hub has it."""
+    """A file that a measure is defined by. Its name ends with the first 8 digits of its SHA-256, as torch.hub wants."""
 
     url: str
 
@@ -68,7 +70,10 @@ def read_judge_weights(path: Path, published: Published) -> JudgeWeights:
 
 def unfit(weights: JudgeWeights, published: Published, error: Exception) -> DataError:
     """For weights that are of another network."""
-    return DataError(f"{weights.path} holds weights of another network ({error}). For what fits, {published.wanted}.")
+    found = " ".join(str(error).split())[:_SHOWN]
+    return DataError(
+        f"{weights.path} holds weights of another network ({found} ...). For what fits, {published.wanted}."
+    )
 
 
 def _details(data: bytes, published: Published) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Painter(Protocol):
     """What every family offers. `default_steps` and `default_guidance` are those of its publication."""
 
     reference: str
+    device: torch.device
     embedding_shape: tuple[int, ...]
     default_steps: int
     default_guidance: float

@@ -1,4 +1,4 @@
-"""What a painter is conditioned on, made from captions: codes that a language model writes, or the painter's own text."""
+"""What a painter is conditioned on, from captions: codes that a language model writes, or the painter's own text."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Generation embeddings [B, ...], and per caption the codes they are of. `codes` None: what was written was no image,
-    and the embedding is of nothing; `codes` []: there was no need of any.
+    """Generation embeddings [B, ...], and per caption the codes they are of.
+
+    Codes are None where what was written was no image (its embedding is then of nothing), [] where none are needed.
     """
 
     embeddings: Tensor
@@ -39,9 +40,9 @@ class Conditioner(Protocol):
 
 
 class WrittenCodes:
-    """A language model continues each caption greedily; valid is exactly begin, as many codes as the tokenizer has, end.
+    """A language model continues each caption greedily; an image is exactly begin mark, all codes, end mark.
 
-    With `force_image` every continuation is an image, as in SEED-LLaMA's published inference.
+    With `force_image` no other token is let through, so every continuation is one.
     """
 
     def __init__(self, language: SeedLanguageModel, tokenizer: SeedTokenizer, force_image: bool = False) -> None:

@@ -1,7 +1,7 @@
-"""Pictures for measuring: what each is follows from its example alone, to the last bit, in whatever batch it is painted.
+"""Pictures for measuring: each follows from its example alone, to the last bit, in whatever batch it is painted.
 
-Arithmetic on blocks of another shape rounds in another way, and a picture then differs by a level here and there. So all
-work is done in blocks of one shape, filled up where examples are fewer; and noise comes from a picture's key.
+Arithmetic on blocks of another shape rounds in another way, and a picture then differs by a level here and there. So
+all work is done in blocks of one shape, filled up where examples are fewer, and noise comes from a picture's key.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The figures of painted pictures, from the features that records hold.
 
-A picture that was asked for and not made counts as similarity 0, so that a model gains nothing by failing. Distributions
-(Frechet distance, Inception Score, precision and recall) are of the pictures that were made, beside their originals.
+A picture that was asked for and not made counts as similarity 0, so that a model gains nothing by failing. Frechet
+distance, Inception Score, precision and recall are of the pictures that were made, beside their originals.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def _paired(
         if len(rows) > 1:
             share = len(rows) / len(records)
             control = share * float(scale(paired_cosines(first, second[_derangement(len(rows), shuffled)])).mean())
-            chance = share * float(scale(np.array([mismatched_cosine(first, second)]))[0])
+            if scale is _percent:  # of the other scale the mean over all pairs would need all pairs
+                chance = share * _PERCENT * mismatched_cosine(first, second)
     note = f"{len(records) - len(rows)} that were not made count as 0" if len(rows) < len(records) else ""
     return Figure(name, float(values.mean()), len(values), values, chance=chance, control=control, note=note)
 

@@ -53,6 +53,8 @@ class ReconstructionSuite:
         distances = self._judges.distances(originals, painted)
         records = judged(self._judges, examples, originals, painted)
         return [
-            replace(record, fields={"codes": codes[row].tolist(), **{name: own[row] for name, own in distances.items()}})
+            replace(
+                record, fields={"codes": codes[row].tolist(), **{name: own[row] for name, own in distances.items()}}
+            )
             for row, record in enumerate(records)
         ]
