@@ -12,7 +12,11 @@ from PIL import Image
 from seed_dist.errors import ConfigError, DataError
 from seed_dist.glyphs.scenes import draw, sample_scene
 from seed_dist.metrics.clip_score import paired_cosines
-from seed_dist.models.judge_weights import ALEXNET, read_judge_weights
+from seed_dist.metrics.frechet import frechet_distance
+from seed_dist.metrics.inception_score import inception_score
+from seed_dist.metrics.manifold import within
+from seed_dist.models.inception import Inception
+from seed_dist.models.judge_weights import ALEXNET, INCEPTION, read_judge_weights
 from seed_dist.models.painter import load_painter
 from seed_dist.models.perceptual_distance import PerceptualDistance
 from seed_dist.models.pretrained import SeedTokenizer
@@ -21,11 +25,13 @@ from seed_dist.models.vision import FrozenClip
 from seed_dist.suites.caption_conditions import OwnText, WrittenCodes
 from seed_dist.suites.generation import GenerationSuite
 from seed_dist.suites.painting import Painting
+from seed_dist.suites.picture_figures import picture_figures
 from seed_dist.suites.picture_judges import PictureJudges, cropped
+from seed_dist.suites.picture_records import judged
 from seed_dist.suites.reconstruction import ReconstructionSuite
 from seed_dist.testsets.example import Example
 from tests.languages import language_model, save_language
-from tests.unit.models.judge_files import save_alexnet
+from tests.unit.models.judge_files import save_alexnet, save_inception
 from tests.unit.models.tiny_pipelines import save_stable_diffusion
 from tests.unit.tokenize.tiny_tokenizer import export
 
@@ -150,6 +156,27 @@ def test_generation(tokenizer, painting, judges, examples, folder):
     assert silent["valid_codes"] == silent["clip_similarity"] == 0  # an untrained one writes no images
     with pytest.raises(DataError, match="example scene-000 has no caption"):
         free.records([replace(examples[0], captions=())])
+
+
+def test_figures_by_inception(examples, folder):
+    """Here a painted picture is the original upside down. Names say the resize; figures are those of the features."""
+    inception = Inception(read_judge_weights(save_inception(folder / "inception.pth"), INCEPTION), "legacy")
+    judges = PictureJudges(FrozenClip("embedded:clip"), inception)
+    originals = [example.image() for example in examples]
+    painted = [picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM) for picture in originals]
+    records = judged(judges, examples, originals, painted)
+    figures = {figure.name: figure for figure in picture_figures(records, 0)}
+    (real, real_logits), (made, made_logits) = (inception(pictures) for pictures in (originals, painted))
+    wanted = {
+        "fid_legacy": frechet_distance(real.numpy(), made.numpy()).value,
+        "precision_inception_legacy": within(made.numpy(), real.numpy()).mean(),
+        "recall_inception_legacy": within(real.numpy(), made.numpy()).mean(),
+        "inception_score_legacy": inception_score(made_logits.numpy()),
+        "inception_score_legacy_of_originals": inception_score(real_logits.numpy()),
+    }
+    assert {name: figures[name].value for name in wanted} == pytest.approx(wanted, rel=1e-4)
+    assert figures["inception_score_legacy"].resampled(np.arange(COUNT)) == figures["inception_score_legacy"].value
+    assert list(judges.not_measured) == ["lpips"]
 
 
 class _EverySecond:
