@@ -14,7 +14,7 @@ from seed_dist.errors import ConfigError
 from seed_dist.models.painter import Painter
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.vision import FrozenClip
-from seed_dist.suites.painting import in_blocks
+from seed_dist.suites.painting import in_blocks, keep_blocks_whole
 
 if TYPE_CHECKING:
     from seed_dist.models.language import SeedLanguageModel
@@ -47,6 +47,7 @@ class WrittenCodes:
 
     def __init__(self, language: SeedLanguageModel, tokenizer: SeedTokenizer, force_image: bool = False) -> None:
         self._language, self._tokenizer, self._force = language, tokenizer, force_image
+        keep_blocks_whole(tokenizer)
         self._queries = tokenizer.quantizer.queries
         self.protocol = {"source": "codes after the caption, greedy", "force_image": force_image}
 

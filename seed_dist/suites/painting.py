@@ -20,6 +20,7 @@ from torch import Tensor
 from seed_dist.assets import resolve, weights_sha256
 from seed_dist.errors import DataError
 from seed_dist.models.painter import Painter, settings
+from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.testsets.example import Example
 
 BLOCK = 8  # a multiple of what the painters paint at once, or less than that; runners do well to give multiples of it
@@ -68,6 +69,11 @@ def in_blocks(items: Sequence[Item], work: Callable[[list[Item]], Sequence[Resul
     for start in range(0, len(items), BLOCK):
         block = list(items[start : start + BLOCK])
         yield from work(block + block[-1:] * (BLOCK - len(block)))[: len(block)]
+
+
+def keep_blocks_whole(tokenizer: SeedTokenizer) -> None:
+    """Let a tokenizer take a whole block at a time: cut in two, it would have other last bits."""
+    tokenizer.batch_size = max(tokenizer.batch_size, BLOCK)
 
 
 def original(example: Example) -> Image.Image:

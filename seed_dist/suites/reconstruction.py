@@ -9,7 +9,7 @@ from typing import Any
 from seed_dist.models.painter import require_shape
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.page.markup import Html
-from seed_dist.suites.painting import Painting, in_blocks, original
+from seed_dist.suites.painting import Painting, in_blocks, keep_blocks_whole, original
 from seed_dist.suites.picture_figures import picture_figures
 from seed_dist.suites.picture_judges import PictureJudges
 from seed_dist.suites.picture_records import gallery, judged
@@ -26,6 +26,7 @@ class ReconstructionSuite:
         self, tokenizer: SeedTokenizer, painting: Painting, judges: PictureJudges, models: Mapping[str, Any]
     ) -> None:
         self._tokenizer, self._painting, self._judges = tokenizer, painting, judges
+        keep_blocks_whole(tokenizer)
         require_shape(painting.painter, tuple(tokenizer.decode_embeddings([]).shape[1:]))
         self.not_measured = judges.not_measured
         self.protocol: dict[str, Any] = {

@@ -96,6 +96,8 @@ def in_other_batches(suite, examples):
 def test_reconstruction(tokenizer, painting, judges, examples):
     suite = ReconstructionSuite(tokenizer, painting, judges, {"tokenizer": "t"})
     records = suite.records(examples)
+    tokenizer.batch_size = 3
+    suite = ReconstructionSuite(tokenizer, painting, judges, {"tokenizer": "t"})
     for one, other in zip(records, in_other_batches(suite, examples), strict=True):
         same_bits(one, other)
     originals = [example.image() for example in examples]
