@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from PIL import Image
@@ -16,6 +16,7 @@ from torch import Tensor
 from seed_dist.assets import resolve
 from seed_dist.errors import ConfigError, DataError, MismatchError
 
+Seed: TypeAlias = int | Sequence[int]  # one for all pictures, or one for each
 _FAMILIES = "StableDiffusionPipeline, StableUnCLIPImg2ImgPipeline and StableUnCLIPPipeline"
 
 
@@ -23,6 +24,7 @@ class Painter(Protocol):
     """What every family offers. `default_steps` and `default_guidance` are those of its publication."""
 
     reference: str
+    device: torch.device
     embedding_shape: tuple[int, ...]
     default_steps: int
     default_guidance: float
@@ -30,14 +32,15 @@ class Painter(Protocol):
     def paint(
         self,
         embeddings: Tensor,
-        seed: int = 0,
+        seed: Seed = 0,
         steps: int | None = None,
         guidance: float | None = None,
         negative: Tensor | None = None,
     ) -> list[Image.Image]:
         """Embeddings [B, *embedding_shape] -> B pictures; None means the family's default.
 
-        Picture i depends on its embeddings, `seed` and i alone, to rounding; equal arguments give equal pictures.
+        Picture i depends on its embeddings, `seed` and i alone, to rounding; equal arguments give equal pictures. Given
+        B seeds, it depends on `seed[i]` instead, wherever it stands.
         `guidance` above 1 drives it away from what `negative` [B or 1, *embedding_shape] shows, by default from a
         picture of nothing in particular; at 1 the embedding is painted as it is and `negative` is not used.
         """
@@ -94,8 +97,10 @@ class Block:
         return torch.stack([torch.randn(shape, generator=generator) for generator in self.generators])
 
 
-def blocks(embeddings: Tensor, negative: Tensor | None, seed: int, size: int) -> Iterator[Block]:
+def blocks(embeddings: Tensor, negative: Tensor | None, seed: Seed, size: int) -> Iterator[Block]:
     """At most `size` pictures at a time. Noise comes from the CPU, from a generator for each picture."""
+    if not isinstance(seed, int) and len(seed) != len(embeddings):
+        raise DataError(f"{len(seed)} seeds for {len(embeddings)} pictures. Give one for each, or one for all.")
     if negative is not None and negative.shape != embeddings.shape:
         if negative.shape != (1, *embeddings.shape[1:]):
             raise DataError(
@@ -127,8 +132,9 @@ def load_pipeline(kind: Any, reference: str, device: torch.device, **options: An
     return pipeline.to(device, torch.float16 if device.type == "cuda" else torch.float32)
 
 
-def _generator(seed: int, index: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 1_000_003 + index) % 2**63)
+def _generator(seed: Seed, index: int) -> torch.Generator:
+    own = seed * 1_000_003 + index if isinstance(seed, int) else seed[index]
+    return torch.Generator().manual_seed(own % 2**63)
 
 
 def _pipeline_class(folder: Path) -> str | None:

@@ -19,7 +19,7 @@ from seed_dist.errors import ConfigError, DataError, MismatchError
 from seed_dist.models.image_ids import checked_ids
 from seed_dist.models.image_processor import PREPROCESSOR_NAME, Picture, SeedImageProcessor, as_pictures
 from seed_dist.models.model_files import load_weights, read_config, save_model, section
-from seed_dist.models.painter import Painter, load_painter, require_shape
+from seed_dist.models.painter import Painter, Seed, load_painter, require_shape
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import SeedQuantizer
 
@@ -133,13 +133,14 @@ class SeedTokenizer(nn.Module):
     def paint(
         self,
         ids: Ids,
-        seed: int = 0,
+        seed: Seed = 0,
         steps: int | None = None,
         guidance: float | None = None,
         negative: Ids | None = None,
     ) -> list[Image.Image]:
         """Ids [B, Q] -> B pictures by the frozen painter; equal arguments give equal pictures.
 
+        `seed` is one for all, from which and its place each picture's noise follows, or a sequence, one for each.
         `steps` and `guidance` are by default those of the painter's publication. Guidance above 1 drives the pictures
         away from what the ids `negative` show, [B, Q] or one image's for all; by default from nothing in particular.
         """

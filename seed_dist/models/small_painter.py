@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seed_dist.assets import resolve
-from seed_dist.models.painter import Block, blocks, settings
+from seed_dist.models.painter import Block, Seed, blocks, settings
 
 FOLD = 4  # pixels per side that become one position of the U-Net
 IMAGE_SIZE_PX = 64
@@ -130,7 +130,7 @@ class SmallPainter:
     def paint(
         self,
         embeddings: Tensor,
-        seed: int = 0,
+        seed: Seed = 0,
         steps: int | None = None,
         guidance: float | None = None,
         negative: Tensor | None = None,

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from seed_dist.models.painter import blocks, load_pipeline, settings
+from seed_dist.models.painter import Seed, blocks, load_pipeline, settings
 
 _BATCH = 8
 
@@ -34,7 +34,7 @@ class StableDiffusionPainter:
     def paint(
         self,
         embeddings: Tensor,
-        seed: int = 0,
+        seed: Seed = 0,
         steps: int | None = None,
         guidance: float | None = None,
         negative: Tensor | None = None,

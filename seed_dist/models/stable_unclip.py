@@ -14,7 +14,7 @@ from diffusers import StableUnCLIPImg2ImgPipeline
 from PIL import Image
 from torch import Tensor
 
-from seed_dist.models.painter import Block, blocks, load_pipeline, settings
+from seed_dist.models.painter import Block, Seed, blocks, load_pipeline, settings
 
 _BATCH = 4
 
@@ -40,7 +40,7 @@ class StableUnclipPainter:
     def paint(
         self,
         embeddings: Tensor,
-        seed: int = 0,
+        seed: Seed = 0,
         steps: int | None = None,
         guidance: float | None = None,
         negative: Tensor | None = None,

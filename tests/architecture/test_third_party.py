@@ -26,6 +26,8 @@ DOORS: dict[str, tuple[str, ...]] = {
     "peft": ("seed_dist/models/", "seed_dist/glyphs/"),
     "diffusers": ("seed_dist/models/", "seed_dist/glyphs/"),
     "open_clip": ("seed_dist/models/", "seed_dist/glyphs/"),
+    "torch_fidelity": ("seed_dist/models/inception.py",),
+    "lpips": ("seed_dist/models/perceptual_distance.py",),
     "huggingface_hub": ("seed_dist/assets/hub.py",),
     "torchvision": (),  # open_clip's affair; see models/torchvision_guard.py
     "tokenizers": ("seed_dist/glyphs/",),

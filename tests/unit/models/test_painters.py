@@ -81,6 +81,12 @@ def test_a_picture_depends_on_its_embedding_seed_and_place_alone(painters, famil
     assert difference(same[:1], painted[:1]) <= ROUNDING
     assert len({picture.tobytes() for picture in same}) == 10  # one embedding, ten draws, over blocks too
     assert paint(given[:0]) == []
+    own = [5 * 1_000_003 + i for i in range(10)]  # what one seed for all comes to
+    assert difference(paint(given, seed=own, steps=2), painted) == 0
+    backwards = paint(given.flip(0), seed=own[::-1], steps=2)
+    assert difference(backwards[::-1], painted) <= ROUNDING
+    with pytest.raises(DataError, match="2 seeds for 10 pictures"):
+        paint(given, seed=[1, 2])
 
 
 def test_defaults_are_those_of_the_publication(painters, family):
