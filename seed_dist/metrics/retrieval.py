@@ -16,6 +16,7 @@ from torch import Tensor
 # [1024, 4096] scores in fp32 are 16 MiB; so many blocks of them are kept between the passes.
 BLOCK = (1024, 4096)
 _KEPT_BLOCKS = 4
+_LANES = 8  # bytes of an int64
 
 
 @dataclass(frozen=True)
@@ -60,21 +61,20 @@ def retrieval_ranks(
     device of the queries. Blocks are filled up with zeros to one shape, so that equal vectors get equal scores wherever
     they stand.
     """
+    if not (bool(query.isfinite().all()) and bool(candidate.isfinite().all())):
+        raise ValueError("the features are not finite")
     query_order, candidate_order = query_group.argsort(stable=True), candidate_group.argsort(stable=True)
-    groups = candidate_group[candidate_order].contiguous()
-    wanted = query_group[query_order].contiguous()
+    groups, wanted = candidate_group[candidate_order].contiguous(), query_group[query_order].contiguous()
     first, behind = torch.searchsorted(groups, wanted), torch.searchsorted(groups, wanted, right=True)
     if bool((first == behind).any()):
         raise ValueError("a query has no right candidate")
-    rows, columns = block
+    rows, columns = block[0], -(-block[1] // _LANES) * _LANES
     blocks = [_padded(candidate[part].float(), columns) for part in candidate_order.split(columns)]
     counts = torch.zeros(3, len(query), dtype=torch.int64)
     for start in range(0, len(query), rows):
         part = slice(start, start + rows)
         queries = _padded(query[query_order[part]].float(), rows)
         counts[:, query_order[part].cpu()] = _count(queries, blocks, len(candidate), first[part], behind[part]).cpu()
-    if bool((counts[2] == 0).any()):
-        raise ValueError("the features are not finite")
     return Ranks(counts[0], counts[1], counts[2])
 
 
@@ -84,35 +84,49 @@ def _count(queries: Tensor, blocks: list[Tensor], candidates: int, first: Tensor
     kept: dict[int, Tensor] = {}
 
     def scores(number: int) -> Tensor:
-        """[B, columns], without the blocks' filling."""
+        """[B, columns]; what fills up the last block is below everything."""
         if number in kept:
             return kept.pop(number)
-        return (queries @ blocks[number].T)[:count, : candidates - number * columns]
+        values = (queries @ blocks[number].T)[:count]
+        values[:, candidates - number * columns :] = -torch.inf
+        return values
 
-    best = queries.new_full((count, 1), -torch.inf)
-    right_blocks = range(int(first.min()) // columns, (int(behind.max()) - 1) // columns + 1)
-    for number in right_blocks:
+    best = queries.new_full((count,), -torch.inf)
+    better, tied, tied_right = (torch.zeros(count, dtype=torch.int64, device=queries.device) for _ in range(3))
+    for number in range(int(first.min()) // columns, (int(behind.max()) - 1) // columns + 1):
         values = scores(number)
-        best = torch.maximum(
-            best,
-            values.masked_fill(~_is_right(values, number * columns, first, behind), -torch.inf).amax(1, keepdim=True),
-        )
+        right = _right_ones(values, first - number * columns, behind - number * columns)
+        higher = torch.maximum(best, right.amax(1))
+        tied_right = tied_right * (best == higher) + (right == higher[:, None]).sum(1)
+        best = higher
         if len(kept) < _KEPT_BLOCKS:
             kept[number] = values
-    better, tied, tied_right = (torch.zeros(count, dtype=torch.int64, device=queries.device) for _ in range(3))
     for number in range(len(blocks)):
         values = scores(number)
-        better += (values > best).sum(1)
-        equal = values == best
-        tied += equal.sum(1)
-        if number in right_blocks:
-            tied_right += (equal & _is_right(values, number * columns, first, behind)).sum(1)
+        some = (values.amax(1) >= best).nonzero().flatten()  # torch's amax is vectorised on CPUs, its counting is not
+        if len(some):
+            values, least = values[some], best[some, None]
+            better[some] += _trues(values > least)
+            tied[some] += _trues(values == least)
     return torch.stack([better, tied - tied_right, tied_right])
 
 
-def _is_right(values: Tensor, start: int, first: Tensor, behind: Tensor) -> Tensor:
-    places = torch.arange(start, start + values.shape[1], device=values.device)
-    return (places >= first[:, None]) & (places < behind[:, None])
+def _right_ones(values: Tensor, first: Tensor, behind: Tensor) -> Tensor:
+    """Of each row of scores [B, C] those at places first .. behind - 1 that it has, [B, most]; others are -inf."""
+    first, behind = first.clamp(0, values.shape[1]), behind.clamp(0, values.shape[1])
+    most = max(1, int((behind - first).max()))
+    places = first[:, None] + torch.arange(most, device=values.device)
+    found = values.gather(1, places.clamp(max=values.shape[1] - 1))
+    return found.masked_fill(places >= behind[:, None], -torch.inf)
+
+
+def _trues(mask: Tensor) -> Tensor:
+    """How many of each row [B, C] are true, int64 [B]; C is a multiple of 8. Eight at a time, as bytes of one number,
+    which at most 255 additions cannot make overflow: several times faster than `mask.sum(1)`.
+    """
+    lanes = mask.contiguous().view(torch.int64)
+    sums = torch.stack([part.sum(1) for part in lanes.split(255, dim=1)], dim=1)
+    return sums.view(torch.uint8).sum(1, dtype=torch.int64)
 
 
 def _padded(rows: Tensor, count: int) -> Tensor:
