@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seed_dist.eval.metrics import require_finite, text_groups
-from seed_dist.metrics.retrieval import Ranks, chance_ranks, retrieval_ranks
+from seed_dist.metrics.retrieval import Ranks, chance_ranks, ranks_both_ways
 
 KS = (1, 5, 10)
 
@@ -52,8 +52,7 @@ def score_chance(captions: Sequence[str]) -> dict[str, Any]:
 
 def _both_directions(image: Tensor, text: Tensor, image_group: Tensor, text_group: Tensor) -> dict[str, Any]:
     image, text = unit(image), unit(text)
-    i2t = retrieval_ranks(image, text, image_group, text_group)
-    return _table(i2t, retrieval_ranks(text, image, text_group, image_group))
+    return _table(*ranks_both_ways(image, text, image_group, text_group))
 
 
 def _table(i2t: Ranks, t2i: Ranks) -> dict[str, Any]:

@@ -90,7 +90,9 @@ def request_of(args: argparse.Namespace) -> Request:
     problems += [f"--{option} is {n}; at least 1 is needed" for option, n in too_few.items()]
     names = [Path(peer).name for peer in args.peer]
     if len(set(names)) < len(names):
-        problems.append(f"--peer names {', '.join(names)}: two would have the same row; give folders of different names")
+        problems.append(
+            f"--peer names {', '.join(names)}: two would have the same row; give folders of different names"
+        )
     if args.out is None and args.run is None:
         problems.append("--out is needed where no --run is given: a folder for receipt and records")
     if problems:

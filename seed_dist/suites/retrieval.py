@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from seed_dist.errors import DataError
-from seed_dist.metrics.retrieval import Ranks, chance_ranks, retrieval_ranks
+from seed_dist.metrics.retrieval import Ranks, chance_ranks, ranks_both_ways
 from seed_dist.models.vision import FrozenClip
 from seed_dist.suites.models import Models
 from seed_dist.suites.selection import Options
@@ -129,8 +129,7 @@ def shuffled_captions(images: int, seed: int) -> Tensor:
 def both_directions(image: Tensor, text: Tensor, image_group: Tensor, text_group: Tensor) -> tuple[Ranks, Ranks]:
     """Ranks of pictures among captions and of captions among pictures; groups as in `retrieval_ranks`."""
     image_group, text_group = image_group.to(image.device), text_group.to(image.device)
-    i2t = retrieval_ranks(image, text, image_group, text_group)
-    return i2t, retrieval_ranks(text, image, text_group, image_group)
+    return ranks_both_ways(image, text, image_group, text_group)
 
 
 def table(

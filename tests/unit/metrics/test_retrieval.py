@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from seed_dist.metrics.retrieval import chance_ranks, retrieval_ranks
+from seed_dist.metrics.retrieval import chance_ranks, ranks_both_ways, retrieval_ranks
 
 NAMES = ("better", "tied_wrong", "tied_right")
 
@@ -41,10 +41,13 @@ def test_ranks_equal_a_loop_over_all_pairs(seed, block):
     text = torch.tensor([[float(rng.randint(-2, 2)) for _ in range(3)] for _ in owner])
     image[rng.randrange(images)], text[rng.randrange(len(owner))] = image[0], text[1]
     groups, owners = torch.arange(images), torch.tensor(owner)
-    for query, candidate, of_query, of_candidate in ((image, text, groups, owners), (text, image, owners, groups)):
-        ranks = retrieval_ranks(query, candidate, of_query, of_candidate, block)
-        found = torch.stack([getattr(ranks, name) for name in NAMES], dim=1).tolist()
-        assert found == by_a_loop(query, candidate, of_query, of_candidate)
+    both = ranks_both_ways(image, text, groups, owners, block)
+    for way, (query, candidate, of_query, of_candidate) in enumerate(
+        ((image, text, groups, owners), (text, image, owners, groups))
+    ):
+        wanted = by_a_loop(query, candidate, of_query, of_candidate)
+        for ranks in (retrieval_ranks(query, candidate, of_query, of_candidate, block), both[way]):
+            assert torch.stack([getattr(ranks, name) for name in NAMES], dim=1).tolist() == wanted
 
 
 def test_equal_vectors_tie_wherever_they_stand():

@@ -73,16 +73,22 @@ def test_every_figure_has_what_stands_beside_it(reference):
         assert figure["n"] > 0
         if figure["interval"] is not None:
             assert figure["interval"][0] - 1e-9 <= figure["value"] <= figure["interval"][1] + 1e-9
-            assert figure["chance"] is not None and figure["control"] is not None
+            assert figure["chance"] is not None
+            assert figure["control"] is not None
     # The frozen CLIP knows the scenes; untrained heads do not, and shuffled captions nobody.
     clip = found["retrieval embedded_clip/i2t_r1"]
-    assert clip["value"] > 0.8 and clip["control"] < 0.2
+    assert clip["value"] > 0.8
+    assert clip["control"] < 0.2
     assert clip["chance"] == pytest.approx(1 / IMAGES)
     assert found["codes stability/alone"]["value"] == 1
     receipt = json.loads((reference / "receipt.json").read_text())
-    assert receipt["measurements"][0]["set"]["fingerprint"] and receipt["measurements"][0]["models"]["tokenizer"]
+    assert receipt["measurements"][0]["set"]["fingerprint"]
+    assert receipt["measurements"][0]["models"]["tokenizer"]
     page = (reference / "receipt.html").read_text()
-    assert "Best by" in page and "data:image" in page and "nearest by codes" in page and "<script" not in page
+    assert "Best by" in page
+    assert "data:image" in page
+    assert "nearest by codes" in page
+    assert "<script" not in page
 
 
 @pytest.mark.multirank
@@ -104,7 +110,8 @@ def test_any_batch_size_gives_the_same_figures(request_, reference, batch):
 def test_a_killed_rank_ends_the_others_and_costs_one_chunk(request_, reference, tmp_path):
     ended = forked.world(of_ranks, 2, tmp_path, request_, fault="suites.chunk_measured:1:3:kill")
     assert ended[1].code == -9
-    assert ended[0].code == 1 and ended[0].error != "hangs"
+    assert ended[0].code == 1
+    assert ended[0].error != "hangs"
     chunks = request_.out / "records" / "workspace-test" / "retrieval"
     kept = {path.name: path.stat().st_mtime_ns for path in chunks.glob("chunk-*.jsonl")}
     assert set(kept) == {f"chunk-00000{number}.jsonl" for number in (0, 1, 2)}
@@ -152,7 +159,9 @@ def test_receipts_of_one_set_are_compared_pair_by_pair(reference, request_, work
     moved = found["embedding/r_mean"]
     assert moved.value == b["retrieval embedding/r_mean"]["value"] - a["retrieval embedding/r_mean"]["value"] != 0
     assert moved.low <= moved.value <= moved.high
-    assert moved.high - moved.low < sum(hi - lo for hi, lo in (f["retrieval embedding/r_mean"]["interval"][::-1] for f in (a, b)))
+    assert moved.high - moved.low < sum(
+        hi - lo for hi, lo in (f["retrieval embedding/r_mean"]["interval"][::-1] for f in (a, b))
+    )
     short = replace(request, limit=12, out=tmp_path / "short")
     list(finish(short, make(short, LocalComm())))
     with pytest.raises(MismatchError, match="measured"):
@@ -164,7 +173,7 @@ def _scramble(path):
     from safetensors.torch import load_file, save_file
 
     torch.manual_seed(5)
-    save_file({name: torch.randn_like(t) * 0.1 if t.is_floating_point() else t for name, t in load_file(path).items()}, path)
+    save_file({name: torch.randn_like(t) if t.is_floating_point() else t for name, t in load_file(path).items()}, path)
 
 
 def test_other_models_are_refused_and_missing_ones_named(request_, work, tmp_path):
@@ -196,7 +205,18 @@ runpy.run_module("seed_dist.eval", run_name="__main__")
 def test_the_command_runs_where_deepspeed_is_not_installed(work, reference, tmp_path):
     out = tmp_path / "out"
     options = ["--run", str(work), "--suite", "retrieval,codes", "--data", "workspace:test", "--peer", "embedded:clip"]
-    command = [sys.executable, "-c", WITHOUT_DEEPSPEED, *options, "--out", str(out), "--chunk", "4", "--resamples", "200"]
+    command = [
+        sys.executable,
+        "-c",
+        WITHOUT_DEEPSPEED,
+        *options,
+        "--out",
+        str(out),
+        "--chunk",
+        "4",
+        "--resamples",
+        "200",
+    ]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
     assert run.returncode == 0, run.stderr
     same(figures(out), figures(reference))

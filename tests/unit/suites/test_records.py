@@ -14,7 +14,9 @@ IDENTITY = {"suite": "toy", "protocol": {"cut": 35}, "models": {"tokenizer": "ab
 
 def records(rows):
     return [
-        Record(f"k{row}", {"text": f"two\u2028lines {row}", "x": row / 3}, {"v": np.arange(3) + row, "many": np.ones(row)})
+        Record(
+            f"k{row}", {"text": f"two\u2028lines {row}", "x": row / 3}, {"v": np.arange(3) + row, "many": np.ones(row)}
+        )
         for row in rows
     ]
 
