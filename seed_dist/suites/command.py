@@ -65,6 +65,8 @@ def make(request: Request, comm: Comm) -> Made:
         except UnavailableError as error:
             gaps += [{"suite": name, "data": data, "why": str(error)} for name in request.suites]
             continue
+        for warning in testset.card.get("warnings", ()):
+            get_logger().warning("%s: %s", data, warning)
         examples = testset.examples[: request.limit or len(testset.examples)]
         for name in request.suites:
             began_s = time.monotonic()
