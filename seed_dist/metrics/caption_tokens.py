@@ -48,7 +48,7 @@ _ABBREVIATION_2 = (
     r"pres|lieut|hon|brig|co?mdr|pfc|spc|supts?|det|mt|ft|adj|adv|asst|assoc|ens|insp|mlle|mme|msgr|sfc|vs|alex|wm|jos|cie|a\.k\.a|cf|treas|ph|invt|elec|natl|"
     rf"(?-i:[Mm][ft](?i:g))|dept)|M(?i:iss)|{_ACRONYM}|[A-Za-z])\."
 )
-_ABBREVIATION_3 = r"(?i:ca|figs?|prop|nos?|(?-i:(?i:art)s?)|bldg|pp|op)\."  # only before a number
+_ABBREVIATION_3 = r"(?i:ca|figs?|prop|nos?|art|bldg|pp|op)\."  # only before a number
 
 Rule = tuple["re.Pattern[str]", "Callable[[str], str] | None", int]
 

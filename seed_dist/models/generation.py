@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,24 +19,9 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from seed_dist.errors import DataError
-
-
-class TokenModel(Protocol):
-    """What the loop asks of a model."""
-
-    @property
-    def positions(self) -> int | None:
-        """How many tokens a row may have, where the model has a limit."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def embed(self, ids: Tensor) -> Tensor: ...
-
-    def hidden(self, embeddings: Tensor, **context: Any) -> Any: ...
-
-    def logits(self, hidden: Tensor) -> Tensor: ...
+from seed_dist.errors import ConfigError
+from seed_dist.models.beam_search import beam_search
+from seed_dist.models.token_passes import TokenModel, TokenPasses
 
 
 @dataclass(frozen=True)
@@ -46,6 +31,10 @@ class Decoding:
     It ends with its first `stop` token, after `max_new` tokens, or where the model's positions end. Temperature 0 takes
     the most likely token; otherwise tokens are drawn from the most likely ones that hold `top_p` of the probability,
     as a function of `seed` and the batch. `grammar` is applied first.
+
+    More than one of `beams` searches for the likeliest continuation instead (`seed_dist.models.beam_search`):
+    log-probability over tokens to the power of `length_penalty`, so that 0 prefers short ones, and 1 is transformers'.
+    `grammar` holds there too. Raises ConfigError for beams with a temperature.
     """
 
     stop: int
@@ -54,6 +43,16 @@ class Decoding:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    beams: int = 1
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.beams < 1 or (self.beams > 1 and self.temperature > 0):
+            raise ConfigError(
+                [
+                    f"decoding has {self.beams} beams and temperature {self.temperature}; beams are searched at temperature 0"
+                ]
+            )
 
 
 class WholeImages(LogitsProcessor):  # type: ignore[misc]  # transformers' has no types
@@ -89,63 +88,29 @@ def generate(model: TokenModel, prompts: Sequence[Sequence[int]], decoding: Deco
     """
     if not prompts:
         return []
-    ids, mask = (part.to(model.device) for part in _left_padded(prompts))
-    lengths = mask.sum(1)
-    limits = _limits(model, lengths, decoding.max_new)
-    is_padded = bool((mask == 0).any())
-    # Without padding neither mask nor positions are needed, and attention can take its fastest way.
-    context: dict[str, Tensor] = {}
-    if is_padded:
-        context = {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp_min(0)}
-    choose, cache, done = _Choice(decoding, model.device), None, torch.zeros_like(lengths, dtype=torch.bool)
-    tokens, start = ids, ids.shape[1]
+    passes = TokenPasses(model, prompts)
+    limits = passes.limits(decoding.max_new)
+    processors = LogitsProcessorList([decoding.grammar] if decoding.grammar is not None else [])
+    if decoding.beams > 1:
+        return beam_search(passes, limits, decoding.beams, decoding.length_penalty, decoding.stop, processors)
+    choose, done = _Choice(processors, decoding, model.device), torch.zeros_like(limits, dtype=torch.bool)
+    ids = tokens = passes.prompts
+    start = ids.shape[1]
     for written in range(1, int(limits.max()) + 1):
-        state = model.hidden(model.embed(tokens), past_key_values=cache, use_cache=True, **context)
-        cache = state.past_key_values
-        tokens = choose(ids, model.logits(state.last_hidden_state[:, -1]))
+        tokens = choose(ids, passes.scores(tokens))
         ids = torch.cat([ids, tokens], dim=1)
         done |= (tokens[:, 0] == decoding.stop) | (written >= limits)
         if bool(done.all()):
             break
-        if is_padded:
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            place = lengths + written - 1
-            # A row that is done goes on with the others and is cut below; its positions may have ended.
-            place = place if model.positions is None else place.clamp_max(model.positions - 1)
-            context = {"attention_mask": mask, "position_ids": place[:, None]}
     rows = [row[:limit] for row, limit in zip(ids[:, start:].tolist(), limits.tolist(), strict=True)]
     return [row[: row.index(decoding.stop) + 1] if decoding.stop in row else row for row in rows]
-
-
-def _left_padded(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Ids and mask (1 = token), int64 [B, T]."""
-    length = max(map(len, prompts))
-    ids, mask = torch.zeros(2, len(prompts), length, dtype=torch.long)
-    for i, prompt in enumerate(prompts):
-        assert prompt, "a continuation needs something to continue"
-        ids[i, length - len(prompt) :] = torch.tensor(list(prompt))
-        mask[i, length - len(prompt) :] = 1
-    return ids, mask
-
-
-def _limits(model: TokenModel, lengths: Tensor, max_new: int) -> Tensor:
-    """How many tokens each row may get, int64 [B]; the last one is not fed back, so it needs no position."""
-    if model.positions is None:
-        return torch.full_like(lengths, max_new)
-    longest = int(lengths.max())
-    if longest > model.positions:
-        raise DataError(
-            f"a prompt has {longest} tokens, but this language model has {model.positions} positions. Shorten the "
-            "prompt, or leave out its earliest images."
-        )
-    return (model.positions - lengths + 1).clamp_max(max_new)
 
 
 class _Choice:
     """The next token of each row, from all ids so far [B, T] and scores [B, V]: int64 [B, 1]."""
 
-    def __init__(self, decoding: Decoding, device: torch.device) -> None:
-        self._processors = LogitsProcessorList([decoding.grammar] if decoding.grammar is not None else [])
+    def __init__(self, processors: LogitsProcessorList, decoding: Decoding, device: torch.device) -> None:
+        self._processors = processors
         self._generator: torch.Generator | None = None
         if decoding.temperature > 0:
             self._generator = torch.Generator(device).manual_seed(decoding.seed)
