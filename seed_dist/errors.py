@@ -32,6 +32,14 @@ class DataError(SeedDistError):
     exit_code = 3
 
 
+class UnavailableError(DataError):
+    """Something that a measurement needs is not there; `command` makes it, where one does."""
+
+    def __init__(self, why: str, command: str = "") -> None:
+        self.why, self.command = why, command
+        super().__init__(f"{why} Make it with: {command}" if command else why)
+
+
 class MismatchError(SeedDistError):
     """Two artefacts that must belong together do not: both values are shown."""
 

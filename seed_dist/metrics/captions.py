@@ -1,11 +1,11 @@
 """BLEU, ROUGE-L and CIDEr of captions against several references each, as COCO's evaluation computes them.
 
-Equal to pycocoevalcap 1.2 to within rounding, its oddities included, but over whole arrays of word numbers. Captions are
-tokens with a blank between them (`seed_dist.metrics.caption_tokens`).
+Equal to pycocoevalcap 1.2 to within rounding, its oddities included, but over whole arrays of word numbers. Captions
+are tokens with a blank between them (`seed_dist.metrics.caption_tokens`).
 
 BLEU: Papineni et al. 2002, with the reference length that is closest, and for ties the shorter one. ROUGE-L: Lin 2004,
-beta 1.2. CIDEr: Vedantam et al. 2015 (arXiv 1411.5726); what tables call CIDEr is CIDEr-D, the variant of its section on
-gaming that clips counts and punishes differences in length with sigma 6.
+beta 1.2. CIDEr: Vedantam et al. 2015 (arXiv 1411.5726); what tables call CIDEr is CIDEr-D, its variant that
+clips counts and punishes differences in length with sigma 6.
 """
 
 from __future__ import annotations
@@ -76,11 +76,23 @@ class CaptionPairs:
         """CIDEr of each image without clipping and without regard to length, float64 [n], times 10."""
         return self._cider(clipped=False, penalty=np.ones(len(self._image)))
 
+    def most_typical(self) -> str:
+        """The reference that, as the caption of every image, has the highest mean CIDEr; the first one of equals."""
+        weight = 1 / np.bincount(self._image, minlength=self.images)[self._image]
+        total = np.zeros(len(self._image))
+        for counts in self._counts:
+            weights, norms = self._weights(counts)
+            theirs = counts.text >= self.images
+            reference, gram = counts.text[theirs] - self.images, counts.gram[theirs]
+            unit = weights[theirs] / np.maximum(norms[counts.text[theirs]], _TINY)
+            centre = np.bincount(gram, unit * weight[reference], minlength=counts.grams)
+            total += np.bincount(reference, unit * centre[gram], minlength=len(self._image))
+        return [text for texts in self._references for text in texts][int(total.argmax())]
+
     def _cider(self, clipped: bool, penalty: Floats) -> Floats:
         total = np.zeros(len(self._image))
         for counts in self._counts:
-            weights = counts.count * self._idf(counts)[counts.gram]
-            norms = np.sqrt(np.bincount(counts.text, weights**2, minlength=len(self._lengths)))
+            weights, norms = self._weights(counts)
             in_reference = counts.text >= self.images
             reference = counts.text[in_reference] - self.images
             theirs = weights[in_reference]
@@ -92,12 +104,15 @@ class CaptionPairs:
         by_image = np.bincount(self._image, total * penalty, minlength=self.images)
         return np.asarray(10 * by_image / ORDERS / np.bincount(self._image, minlength=self.images), np.float64)
 
-    def _idf(self, counts: _Counts) -> Floats:
-        """Log of images over images whose references have an n-gram; one that none has counts as in one."""
+    def _weights(self, counts: _Counts) -> tuple[Floats, Floats]:
+        """TF-IDF of each n-gram of a text, and each text's norm. IDF: log of images over images whose references have
+        the n-gram; one that none has counts as in one."""
         in_reference = counts.text >= self.images
         image, gram = self._image[counts.text[in_reference] - self.images], counts.gram[in_reference]
         frequency = np.bincount(np.unique(image * counts.grams + gram) % counts.grams, minlength=counts.grams)
-        return np.log(self.images) - np.log(np.maximum(frequency, 1))
+        idf = np.log(self.images) - np.log(np.maximum(frequency, 1))
+        weights = counts.count * idf[counts.gram]
+        return weights, np.sqrt(np.bincount(counts.text, weights**2, minlength=len(self._lengths)))
 
     def _matches(self, counts: _Counts) -> Ints:
         """N-grams of each caption that a reference has too, each at most as often as in the one with most."""

@@ -72,7 +72,7 @@ def beam_search(
         following = running.flatten()[:, None] + allowed(ids, scores.float().log_softmax(-1))
         vocabulary = following.shape[1]
         best = following.view(len(rows), -1).topk(min(2 * beams, width * vocabulary))
-        chosen = []
+        chosen: list[list[Candidate]] = []
         for row, values, places in zip(rows, best.values.tolist(), best.indices.tolist(), strict=True):
             own = ids[len(chosen) * width : (len(chosen) + 1) * width, start:].tolist()
             found = [Candidate(v, *divmod(p, vocabulary)) for v, p in zip(values, places, strict=True) if v > -math.inf]

@@ -48,11 +48,8 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.beams < 1 or (self.beams > 1 and self.temperature > 0):
-            raise ConfigError(
-                [
-                    f"decoding has {self.beams} beams and temperature {self.temperature}; beams are searched at temperature 0"
-                ]
-            )
+            found = f"{self.beams} beams and temperature {self.temperature}"
+            raise ConfigError([f"decoding has {found}; 1 beam or more is needed, and several only at temperature 0"])
 
 
 class WholeImages(LogitsProcessor):  # type: ignore[misc]  # transformers' has no types

@@ -1,0 +1,160 @@
+"""Suite `caption`: what the language model says of a picture after reading its codes.
+
+Prompts: SEED-OPT's "a photo of" after the picture (arXiv 2307.08041, section 3 with Table 3); none, as in SEED-LLaMA's
+pre-training (AILab-CVC/SEED, MultiModalLLM) and in this project's. The papers do not say how captions were decoded:
+`greedy`, and `beam5`, which is BLIP-2's (arXiv 2301.12597, its LAVIS configuration: 5 beams, at most 30 tokens).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from seed_dist.errors import ConfigError, DataError, UnavailableError
+from seed_dist.metrics.caption_programs import meteor, spice
+from seed_dist.metrics.caption_tokens import caption_tokens
+from seed_dist.metrics.captions import ORDERS, CaptionPairs, Ints, bleu
+from seed_dist.models.generation import Decoding
+from seed_dist.models.language import SeedLanguageModel
+from seed_dist.models.pretrained import SeedTokenizer
+from seed_dist.pixels import DECODING
+from seed_dist.suites.suite import Figure, Floats, Record
+from seed_dist.testsets.example import Example
+
+PROMPTS = {"none": "", "seed-opt": "a photo of"}
+BEAMS = {"greedy": 1, "beam5": 5}
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How captions are written: names of a prompt and of a decoding, and at most how many tokens a caption has."""
+
+    prompt: str = "none"
+    decoding: str = "greedy"
+    max_new: int = 30
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.prompt not in PROMPTS:
+            problems.append(f"the prompt is {self.prompt!r}; there are {', '.join(PROMPTS)}")
+        if self.decoding not in BEAMS:
+            problems.append(f"the decoding is {self.decoding!r}; there are {', '.join(BEAMS)}")
+        if self.max_new < 1:
+            problems.append(f"max_new is {self.max_new}; a caption needs at least 1 token")
+        if problems:
+            raise ConfigError(problems)
+
+
+class Captions:
+    """Pictures become codes, and codes the first line of what the model writes.
+
+    `control`: every picture has another one's caption. `chance`: all have the same, the reference of the whole set that
+    is most like all others (`CaptionPairs.most_typical`). Domains are scored as sets of their own. Document frequencies
+    of CIDEr come from the references of the set, and stay as they are where intervals draw images anew.
+    """
+
+    name = "caption"
+
+    def __init__(
+        self,
+        tokenizer: SeedTokenizer,
+        language: SeedLanguageModel,
+        models: dict[str, Any],
+        writing: Writing = Writing(),
+    ) -> None:
+        """`models`: names and SHA-256 of both, for the receipt."""
+        self._tokenizer, self._language, self._writing = tokenizer, language, writing
+        self.models = models
+        self.protocol = {
+            "prompt": PROMPTS[writing.prompt],
+            "decoding": {**asdict(writing), "beams": BEAMS[writing.decoding], "caption": "first line"},
+            "pictures": {"decoding": DECODING, **tokenizer.processor.details()},
+            "tokens": "PTBTokenizer 3.4.1's, lower case, less coco-caption's punctuation",
+            "measures": "as pycocoevalcap 1.2; cider_d is its CIDEr",
+            "document_frequencies": "references of the set or domain, fixed in resamples",
+            "control": "another picture's caption",
+            "chance": "the most typical reference, of every picture",
+        }
+
+    def records(self, examples: Sequence[Example]) -> list[Record]:
+        """Fields: written, references."""
+        if unfit := [example.key for example in examples if example.image is None or not example.captions]:
+            raise DataError(f"{unfit[0]} has no picture or no caption to compare with; choose another set.")
+        language, prompt = self._language, PROMPTS[self._writing.prompt]
+        after = language.words(prompt) if prompt else []
+        codes = self._tokenizer.encode([example.image() for example in examples if example.image]).tolist()
+        decoding = Decoding(language.tokenizer.eos_token_id, self._writing.max_new, beams=BEAMS[self._writing.decoding])
+        prompts = [[language.start_token, *language.image(image), *after] for image in codes]
+        written = [language.text(row).strip().partition("\n")[0] for row in language.generate(prompts, decoding)]
+        return [
+            Record(example.key, {"written": text, "references": list(example.captions)})
+            for example, text in zip(examples, written, strict=True)
+        ]
+
+    def score(self, records: Sequence[Record], examples: Sequence[Example]) -> list[Figure]:
+        """BLEU-1 to 4, ROUGE-L, CIDEr-D, CIDEr, METEOR and SPICE, of all pictures and of each domain."""
+        written = [caption_tokens(record.fields["written"]) for record in records]
+        references = [[caption_tokens(text) for text in record.fields["references"]] for record in records]
+        figures = _figures("", written, references)
+        domains = sorted({example.domain for example in examples} - {""})
+        for domain in domains if len(domains) > 1 else ():
+            own = [i for i, example in enumerate(examples) if example.domain == domain]
+            figures += _figures(f"/{domain}", [written[i] for i in own], [references[i] for i in own])
+        return figures
+
+
+def _figures(suffix: str, written: list[str], references: list[list[str]]) -> list[Figure]:
+    pairs, n = CaptionPairs(written, references), len(written)
+    chance = CaptionPairs([pairs.most_typical()] * n, references)
+    control = CaptionPairs(_dealt_out_anew(written), references)
+    scores, by_chance, by_control = (_scores(one) for one in (pairs, chance, control))
+    values: dict[str, Any] = {name: {"values": found} for name, found in _means(pairs).items()}
+    resampled = {f"bleu_{n}": {"resampled": _corpus_bleu(pairs.bleu_statistics(), n)} for n in range(1, ORDERS + 1)}
+    figures = [
+        Figure(name + suffix, scores[name], n, **units, chance=by_chance[name], control=by_control[name])
+        for name, units in (resampled | values).items()
+    ]
+    return [*figures, *_by_programs(suffix, written, references)]
+
+
+def _corpus_bleu(statistics: Ints, order: int) -> Callable[[Ints], float]:
+    return lambda drawn: bleu(statistics[drawn].sum(0))[order - 1]
+
+
+def _scores(pairs: CaptionPairs) -> dict[str, float]:
+    found = bleu(pairs.bleu_statistics().sum(0))
+    means = {name: float(values.mean()) for name, values in _means(pairs).items()}
+    return {**{f"bleu_{n}": value for n, value in enumerate(found, 1)}, **means}
+
+
+def _means(pairs: CaptionPairs) -> dict[str, Floats]:
+    return {"rouge_l": pairs.rouge_l(), "cider_d": pairs.cider_d(), "cider": pairs.cider()}
+
+
+def _by_programs(suffix: str, written: list[str], references: list[list[str]]) -> list[Figure]:
+    """METEOR and SPICE; NaN with a note where their programs are missing."""
+    n, found = len(written), []
+    try:
+        note = "of the whole corpus, by its program; no interval"
+        found.append(Figure("meteor" + suffix, meteor(written, references), n, note=note))
+    except UnavailableError as error:
+        found.append(Figure("meteor" + suffix, math.nan, n, note=str(error)))
+    try:
+        values = spice(written, references)
+        found.append(Figure("spice" + suffix, float(values.mean()), n, values))
+    except UnavailableError as error:
+        found.append(Figure("spice" + suffix, math.nan, n, note=str(error)))
+    return found
+
+
+def _dealt_out_anew(written: list[str]) -> list[str]:
+    """Each caption on another picture: the next one in an order drawn with seed 0."""
+    order = np.random.default_rng(0).permutation(len(written))
+    dealt = [""] * len(written)
+    for own, other in zip(order, np.roll(order, 1), strict=True):
+        dealt[own] = written[other]
+    return dealt
