@@ -5,7 +5,8 @@ One door for all of them; a folder's own configuration files say what it holds:
 - `open_clip_config.json`: open_clip, both towers (`open_clip_model.py`);
 - `model_index.json`: a diffusers pipeline, of which `image_encoder/` is used (`clip_vision.py`), or else
   `text_encoder/` (`stable_diffusion_text.py`);
-- `config.json` of a BLIP-2 or its vision model (`eva_vision.py`), or of a CLIPVisionModelWithProjection.
+- `config.json` of a BLIP-2 or its vision model (`eva_vision.py`), of a CLIPVisionModelWithProjection,
+  or of a CLIPModel, which has both towers (`clip_model.py`).
 
 Nothing here is ever trained.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from PIL import Image
@@ -23,12 +24,15 @@ from torch import Tensor
 
 from seed_dist.assets import resolve, weights_sha256
 from seed_dist.errors import ConfigError, DataError
-from seed_dist.models import clip_vision, eva_vision, open_clip_model
+from seed_dist.models import clip_model, clip_vision, eva_vision, open_clip_model
+from seed_dist.models.clip_model import ClipTowers
 from seed_dist.models.clip_vision import ClipVision
 from seed_dist.models.eva_vision import EvaVision
 from seed_dist.models.image_processor import SeedImageProcessor
 from seed_dist.models.open_clip_model import OpenClipModel
 from seed_dist.models.stable_diffusion_text import StableDiffusionText
+
+_Model: TypeAlias = OpenClipModel | ClipTowers | ClipVision | StableDiffusionText | EvaVision
 
 
 @runtime_checkable
@@ -150,7 +154,8 @@ class FrozenClip:
             [
                 f"backbone {self.reference!r} is a {self._model.kind} and has no {what}; give one that has: patches "
                 "(BLIP-2, open_clip), image_embedding (open_clip, image_encoder/ of Stable unCLIP), text_features "
-                "(open_clip, text_encoder/ of Stable Diffusion), a joint space of pictures and texts (open_clip)"
+                "(open_clip, text_encoder/ of Stable Diffusion), a joint space of pictures and texts (open_clip, or a "
+                "CLIPModel of transformers)"
             ]
         )
 
@@ -164,9 +169,9 @@ def processor_of(reference: str, option: str | None = None) -> SeedImageProcesso
     return processor
 
 
-def _open(folder: Path, device: torch.device) -> OpenClipModel | ClipVision | StableDiffusionText | EvaVision:
+def _open(folder: Path, device: torch.device) -> _Model:
     kind, places = _kind(folder)
-    model: OpenClipModel | ClipVision | StableDiffusionText | EvaVision = kind(*places, device)
+    model: _Model = kind(*places, device)
     return model
 
 
@@ -184,12 +189,15 @@ def _kind(folder: Path) -> tuple[Any, tuple[Path, ...]]:
     model_type, architectures = _described(folder)
     if model_type in (eva_vision.MODEL_TYPE, eva_vision.WHOLE_MODEL_TYPE):
         return EvaVision, (folder,)
+    if clip_model.ARCHITECTURE in architectures:
+        return ClipTowers, (folder,)
     if clip_vision.ARCHITECTURE in architectures:
         return ClipVision, (folder, folder)
     raise DataError(
         f"{folder} is no encoder that is known here: it has no {open_clip_model.CONFIG_NAME} and no model_index.json, "
         f"and its config.json says model_type {model_type!r}, architectures {architectures}. Needed are model_type "
-        f"{eva_vision.WHOLE_MODEL_TYPE} or {eva_vision.MODEL_TYPE}, or {clip_vision.ARCHITECTURE}."
+        f"{eva_vision.WHOLE_MODEL_TYPE} or {eva_vision.MODEL_TYPE}, {clip_model.ARCHITECTURE} or "
+        f"{clip_vision.ARCHITECTURE}."
     )
 
 

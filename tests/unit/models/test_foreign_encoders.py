@@ -17,6 +17,8 @@ from tests.unit.models.open_clip_folder import PLAIN, write_clip
 
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel  # isort: skip
 from transformers import (  # isort: skip  # after seed_dist.models, whose torchvision guard these need
+    CLIPConfig,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
@@ -143,3 +145,34 @@ def test_a_preprocessor_of_another_model_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "crop_size": 224}))
     with pytest.raises(DataError, match="asks for 224 px and bicubic, but the model takes 32 px"):
         FrozenClip(str(folder))
+
+
+def test_a_clip_of_transformers_has_both_towers(tmp_path):
+    """Laid out as openai/clip-vit-large-patch14; what it says is what transformers' own model says of each pair."""
+    tower = {"hidden_size": 12, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    words = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "b</w>": 3}
+    text = {**tower, "vocab_size": 4, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    torch.manual_seed(0)
+    model = CLIPModel(
+        CLIPConfig(
+            text_config={**text, "max_position_embeddings": 6},
+            vision_config={**tower, "image_size": 32, "patch_size": 8},
+            projection_dim=EMBEDDING,
+        )
+    ).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer = CLIPTokenizer(vocab=words, merges=[], model_max_length=77)
+    tokenizer.save_pretrained(tmp_path)
+    clip = FrozenClip(str(tmp_path))
+    assert clip.joins_both
+    pixels = torch.stack([clip.preprocess(PICTURE), clip.preprocess(PICTURE.rotate(90))])
+    pictures = clip.image_embedding(pixels)
+    for caption in ("a", "b a", "a b a a b b a a b"):
+        tokens = tokenizer([caption], max_length=6, truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            theirs = model(pixel_values=pixels, **tokens)
+        (ours,) = clip.text_embedding(["b", caption])[1:]  # beside a shorter one
+        unit, own = torch.nn.functional.normalize(pictures, dim=1), torch.nn.functional.normalize(ours, dim=0)
+        assert torch.allclose(clip.logit_scale() * unit @ own, theirs.logits_per_image[:, 0], atol=1e-5)
+    assert torch.equal(clip.patches_and_embedding(pixels)[1], pictures)
+    assert clip.patch_features(pixels).shape == (2, 17, 12)
