@@ -22,6 +22,7 @@ or codes, 3 a picture or model that cannot be used, 4 a tokenizer and a model th
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,8 +81,18 @@ def _talk(start: Callable[[], Session], manner: Manner) -> None:
     is_person = sys.stdin.isatty()
     if is_person:
         print(HELP, flush=True)
-    for line in Terminal(start, manner).run(_typed() if is_person else sys.stdin, stop_at_error=not is_person):
-        print(line, flush=True)
+    try:
+        for line in Terminal(start, manner).run(_typed() if is_person else _piped(), stop_at_error=not is_person):
+            print(line, flush=True)
+    except BrokenPipeError:  # `| head` has seen enough; the interpreter's own last flush must not fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _piped() -> Iterator[str]:
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise DataError(f"standard input is no text: {error}. Pipe lines of UTF-8 in.") from error
 
 
 def _typed() -> Iterator[str]:
@@ -102,7 +113,7 @@ def _folders(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     if not llm.is_dir():
         raise DataError(_missing("--llm", llm, work, "lora"))
     if args.tokenizer is None and not is_workspace:
-        raise ConfigError([f"--llm is {llm}, which is not WORK/lora/export; name its tokenizer with --tokenizer"])
+        raise ConfigError([f"--llm is {llm}, which is not WORK/lora/export; give that, or --tokenizer too"])
     tokenizer = args.tokenizer or work / "codebook" / "export"
     if not tokenizer.is_dir():
         raise DataError(_missing("--tokenizer", tokenizer, work, "codebook"))
@@ -126,6 +137,8 @@ def _checked(args: argparse.Namespace) -> tuple[Manner, dict[str, str]]:
         if name not in _BACKBONES or not reference:
             problems.append(f"--backbone {item!r} must be NAME=FOLDER with NAME one of {', '.join(_BACKBONES)}")
         backbones[name] = reference
+    if args.run and args.run.exists() and not args.run.is_dir():
+        problems.append(f"--run is {args.run}, which is no folder; give one, it may be new")
     if args.port is not None and not args.serve:
         problems.append("--port without --serve: nothing would be served; add --serve")
     args.port = _PORT if args.port is None else args.port

@@ -97,7 +97,12 @@ class Api:
             return _json(_say(session, _read(TypeAdapter(Ask), body)))
         if (number, what) == (None, "save"):
             _read(TypeAdapter(dict[str, Any]), body)
-            return _json({"folder": str(session.save())})
+            try:
+                return _json({"folder": str(session.save())})
+            except OSError as error:
+                raise DataError(
+                    f"{error.filename} cannot be written: {error.strerror}. Nothing is lost here."
+                ) from error
         if number is not None and what == "paint":
             wanted = _read(TypeAdapter(Paint), body)
             return _json(picture_as_json(session.paint(number, wanted.codes, wanted.seed)))

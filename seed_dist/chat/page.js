@@ -96,8 +96,8 @@ function card(picture) {
 
   function show() {
     const kinds = [];
-    if (picture.given) kinds.push(view(picture, "given", "as you gave it"));
-    if (picture.painted_times) kinds.push(view(picture, "painted", "painted from its codes"));
+    if (picture.given) kinds.push(view(picture, "given", "as given"));
+    if (picture.painted_times) kinds.push(view(picture, "painted", "painted"));
     views.replaceChildren(...kinds);
     mark();
   }

@@ -110,7 +110,7 @@ class Session:
         if length > MAX_TEXT:
             problems.append(f"the text has {length} characters; at most {MAX_TEXT} are allowed")
         if any(not _is_unicode(part) for part in asked if isinstance(part, str)):
-            problems.append("the text holds half of a surrogate pair, which no tokenizer reads; write it again")
+            problems.append("the text is no Unicode, it holds half of a surrogate pair; write it again")
         if len(asked) > MAX_PARTS:
             problems.append(f"the turn has {len(asked)} parts; at most {MAX_PARTS} texts and pictures are allowed")
         if problems:

@@ -93,7 +93,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(chat, work, tmp
     assert (code, "--stage codebook" in err) == (3, True)
     shutil.move(tmp_path / "w" / "lora" / "export", tmp_path / "elsewhere")
     code, _, err = chat("", llm=tmp_path / "elsewhere")
-    assert (code, "name its tokenizer with --tokenizer" in err) == (2, True)
+    assert (code, "give that, or --tokenizer too" in err) == (2, True)
     options = ("--tokenizer", work / "codebook" / "export", "--backbone", f"painter={tmp_path / 'nowhere'}")
     code, out, err = chat("/image a b.png\n/ask a\n/repaint\n", *options, llm=tmp_path / "elsewhere")
     assert (code, len(out.splitlines()) >= 2) == (2, True)
@@ -102,22 +102,9 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(chat, work, tmp
 
 
 def test_wrong_options_are_named_all_at_once(chat):
-    wrong = (
-        "--port",
-        3,
-        "--max-tokens",
-        0,
-        "--guidance",
-        "nan",
-        "--temperature",
-        -1,
-        "--top-p",
-        0,
-        "--backbone",
-        "x=y",
-    )
-    code, out, err = chat("", *wrong, "--seed", 2**31)
+    wrong = "--port 3 --max-tokens 0 --guidance nan --temperature -1 --top-p 0 --backbone x=y --seed 2147483648"
+    code, out, err = chat("", *wrong.split(), "--run", "a b.png")
     assert (code, out) == (2, "")
-    assert err.startswith("error: 7 configuration problem(s)")
-    for option in ("--port", "--max-tokens", "--guidance", "--temperature", "--top-p", "--backbone", "--seed"):
+    assert err.startswith("error: 8 configuration problem(s)")
+    for option in ("--run", "--port", "--max-tokens", "--guidance", "--temperature", "--top-p", "--backbone", "--seed"):
         assert f"- {option} " in err

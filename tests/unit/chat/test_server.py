@@ -221,6 +221,13 @@ def test_old_conversations_make_room(server, monkeypatch):
     assert "Begin a new one" in request(server, "POST", f"{second}/save", {})[1]["error"]
 
 
+def test_a_disk_that_refuses_is_said(server, tmp_path):
+    at, _ = begin(server)
+    (tmp_path / "chat").write_text("in the way")
+    status, values = request(server, "POST", f"{at}/save", {})
+    assert (status, values["error"].startswith(f"{tmp_path / 'chat'} cannot be written: File exists")) == (400, True)
+
+
 def test_replies_are_not_for_other_pages_and_the_page_is_one_file(server):
     connection = http.client.HTTPConnection(*server.server_address, timeout=30)
     connection.request("GET", server.url.partition(server.hosts[0])[2])
