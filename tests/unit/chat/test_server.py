@@ -186,9 +186,21 @@ def test_a_silent_client_keeps_nobody_waiting(start, monkeypatch):
         assert silent.makefile("rb").read().startswith(b"HTTP/1.1 408 ")
 
 
-def test_two_clients_at_once_have_conversations_of_their_own(server, engine):
-    """Each gets what it would get alone."""
-    answers = {}
+def test_two_clients_at_once_wait_for_each_other_and_get_what_they_would_alone(server, engine, monkeypatch):
+    answers, in_use = {}, threading.Lock()
+
+    def alone(call):
+        def checked(*arguments, **options):
+            assert in_use.acquire(blocking=False), "the models are used twice at a time"
+            try:
+                return call(*arguments, **options)
+            finally:
+                in_use.release()
+
+        return checked
+
+    for owner, name in ((engine.language, "generate"), (engine.tokenizer, "encode"), (engine.tokenizer, "paint")):
+        monkeypatch.setattr(owner, name, alone(getattr(owner, name)))
 
     def talk(seed):
         at, _ = begin(server)
