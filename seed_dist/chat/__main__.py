@@ -22,7 +22,6 @@ or codes, 3 a picture or model that cannot be used, 4 a tokenizer and a model th
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,11 +80,8 @@ def _talk(start: Callable[[], Session], manner: Manner) -> None:
     is_person = sys.stdin.isatty()
     if is_person:
         print(HELP, flush=True)
-    try:
-        for line in Terminal(start, manner).run(_typed() if is_person else _piped(), stop_at_error=not is_person):
-            print(line, flush=True)
-    except BrokenPipeError:  # `| head` has seen enough; the interpreter's own last flush must not fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for line in Terminal(start, manner).run(_typed() if is_person else _piped(), stop_at_error=not is_person):
+        print(line, flush=True)
 
 
 def _piped() -> Iterator[str]:
