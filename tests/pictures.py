@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,14 @@ def odd_pictures() -> dict[str, bytes]:
         "moving.gif": encoded(colour[0], "GIF", save_all=True, append_images=colour[1:]),
         "moving.webp": encoded(colour[0], "WEBP", save_all=True, append_images=colour[1:], lossless=True),
     }
+
+
+def bomb() -> bytes:
+    """A small PNG that says it has 40,000 x 40,000 pixels."""
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def fill(folder: Path, count: int, start: int = 0) -> Path:

@@ -76,6 +76,18 @@ class WholeImages(LogitsProcessor):  # type: ignore[misc]  # transformers' has n
         return scores.masked_fill(~torch.where(opened > closed, inside, outside), -torch.inf)
 
 
+class WordsAlone(LogitsProcessor):  # type: ignore[misc]  # as above
+    """Lets words through and nothing of an image: ids from `first_code` on are refused."""
+
+    def __init__(self, first_code: int) -> None:
+        self.first_code = first_code
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """As of `WholeImages`."""
+        words = torch.arange(scores.shape[1], device=scores.device) < self.first_code
+        return scores.masked_fill(~words, -torch.inf)
+
+
 @torch.inference_mode()
 def generate(model: TokenModel, prompts: Sequence[Sequence[int]], decoding: Decoding) -> list[list[int]]:
     """Continuations of prompts (token ids, at least one each), each up to and with its `stop` token.

@@ -26,11 +26,12 @@ from seed_dist.errors import ConfigError, DataError, MismatchError
 from seed_dist.fsio import write_json
 from seed_dist.models.code_order import as_encoded, as_written
 from seed_dist.models.documents import IGNORE, Document, batch_of, packed, separate_attention
-from seed_dist.models.generation import Decoding, WholeImages, generate
+from seed_dist.models.generation import Decoding, WholeImages, WordsAlone, generate
 from seed_dist.models.image_tokens import ImageTokens
 from seed_dist.models.model_files import load_strictly
 
 DESCRIPTION, TOKENS = "seed_language_model.json", "rows.safetensors"
+_VARIANTS = ("image_embedding", "code_order")  # options of `lora` that an adapter is of no use without
 
 
 class SeedLanguageModel(nn.Module):
@@ -151,6 +152,10 @@ class SeedLanguageModel(nn.Module):
         """The grammar that lets this model write only images of exactly `queries` codes."""
         return WholeImages(self.first_code, self.codes, queries)
 
+    def words_alone(self) -> WordsAlone:
+        """The grammar that lets this model write no image."""
+        return WordsAlone(self.first_code)
+
     def generate_captions(self, codes: Tensor, max_words: int = 32) -> list[str]:
         """Greedy captions of images given as codes int [B, Q]."""
         prompts = [[self.start_token, *self.image(image)] for image in codes.tolist()]
@@ -181,7 +186,7 @@ class SeedLanguageModel(nn.Module):
         tensors = {name: tensor.detach().contiguous() for name, tensor in self.image_tokens.state_dict().items()}
         save_file(tensors, folder / TOKENS)
         described = {"base": self.reference, "codes": self.codes, "first_code": self.first_code}
-        variant = {"image_embedding": self.lora.image_embedding}
+        variant = {name: getattr(self.lora, name) for name in _VARIANTS}
         write_json(folder / DESCRIPTION, {**described, **variant, **provenance})
 
     @classmethod
@@ -190,16 +195,34 @@ class SeedLanguageModel(nn.Module):
     ) -> SeedLanguageModel:
         """An exported adapter on its base, in eval mode, all parameters in `dtype`. MismatchError when the recipe's
         options are not those that it was trained with."""
-        written = description(folder).get("image_embedding", "rows")  # exports from before there was a choice
-        if written != lora.image_embedding:
-            action = "Use the recipe that the adapter was trained with."
-            raise MismatchError(f"lora.image_embedding of {folder}", written, lora.image_embedding, action)
+        # Exports from before it was written down: they had rows, and the recipe knows the order.
+        written = {"image_embedding": "rows", "code_order": lora.code_order, **description(folder)}
+        for option in _VARIANTS:
+            if written[option] != getattr(lora, option):
+                action = "Use the recipe that the adapter was trained with."
+                raise MismatchError(f"lora.{option} of {folder}", written[option], getattr(lora, option), action)
         tensors = load_file(folder / TOKENS)
         model = cls(reference, codes, lora, tensors.get("codebook"), folder, dtype)
         load_strictly(model.image_tokens, tensors, str(folder / TOKENS))
         for parameter in model.parameters():  # not buffers: rotary frequencies stay in fp32
             parameter.data = parameter.data.to(dtype)
         return model.eval()
+
+    @classmethod
+    def from_export(
+        cls, folder: Path, base: str | None = None, dtype: torch.dtype = torch.float32
+    ) -> SeedLanguageModel:
+        """An exported adapter as it describes itself, without a recipe. `base`: where the frozen model is, if no longer
+        where it was in training. Raises DataError where that is another model."""
+        described = description(folder)
+        lora = LoraConfig(target_modules=(), **{name: described[name] for name in _VARIANTS if name in described})
+        model = cls.from_pretrained(folder, base or described["base"], described["codes"], lora, dtype)
+        if model.first_code != described["first_code"]:
+            raise DataError(
+                f"{model.reference} has {model.first_code} words, but {folder} was trained on a model of "
+                f"{described['first_code']}. Name that model with --backbone language_model=FOLDER."
+            )
+        return model
 
     def _base(self) -> Any:
         return self.model.get_base_model()

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from transformers import AddedToken
 
-from seed_dist.config import LoraConfig
 from seed_dist.errors import DataError
 from seed_dist.fsio import write_json
 from seed_dist.models.language import SeedLanguageModel, description
@@ -28,22 +27,16 @@ def save_merged(export: Path, folder: Path, base: str | None = None, dtype: torc
     where it was in training. The value is a summary, line by line. Raises DataError where the tokenizer cannot get the
     ids that the model was trained with.
     """
-    described = description(export)
-    variant = LoraConfig(image_embedding=described.get("image_embedding", "rows"), target_modules=())
-    model = SeedLanguageModel.from_pretrained(export, base or described["base"], described["codes"], variant)
-    if model.first_code != described["first_code"]:
-        raise DataError(
-            f"{model.reference} has {model.first_code} words, but {export} was trained on a model of "
-            f"{described['first_code']}. Name that model with --backbone language_model=FOLDER."
-        )
+    model = SeedLanguageModel.from_export(export, base)
     tokenizer = _with_image_tokens(model)
     merged = _with_image_rows(model)
     merged.to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    variant = model.lora.image_embedding
     ids = {"first_code": model.first_code, "begin_image": model.begin_image, "end_image": model.end_image}
-    write_json(folder / PROVENANCE, {**described, **ids})
+    write_json(folder / PROVENANCE, {**description(export), **ids})
     return [
-        f"found     adapter on {model.reference}, {model.codes} codes read as {variant.image_embedding}, in {export}",
+        f"found     adapter on {model.reference}, {model.codes} codes read as {variant}, in {export}",
         f"wrote     {folder}: {type(merged).__name__} of {merged.config.vocab_size} tokens, {str(dtype)[6:]}",
         f"tokens    <img_{0:05d}> = {model.first_code} ...; <img> = {model.begin_image}, </img> = {model.end_image}",
     ]

@@ -110,6 +110,7 @@ def test_modules_and_options_exist() -> None:
         "seed_dist.convert",
         "seed_dist.assets",
         "seed_dist.tokenize",
+        "seed_dist.chat",
         "seed_dist.plan",
         "seed_dist.prove_resume",
         "seed_dist.drill",

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("obs", "watch"),
     ("dist", "status"),
     ("suites",),
-    ("compare", "convert", "encode", "eval", "ops", "plan", "sync", "tokenize", "train"),
+    ("chat", "compare", "convert", "encode", "eval", "ops", "plan", "sync", "tokenize", "train"),
     ("demo", "doctor"),
     ("proof", "studies"),
     ("drill", "prove_resume"),

@@ -128,6 +128,7 @@ def test_the_environment_is_the_one_of_the_constraints() -> None:
         ("seed_dist.config", 1.0, {"torch", "numpy", "transformers", "deepspeed"}),
         ("seed_dist.assets.__main__", 1.0, {"torch", "numpy", "transformers", "huggingface_hub"}),
         ("seed_dist.plan.__main__", 1.0, {"torch", "numpy", "transformers", "deepspeed", "pyarrow"}),
+        ("seed_dist.chat.__main__", 1.0, {"torch", "numpy", "transformers", "deepspeed"}),
         ("seed_dist.status.__main__", 0.5, {"torch", "numpy", "pydantic", "yaml"}),
         ("seed_dist.compare", 0.5, {"torch", "numpy", "pydantic", "yaml"}),
         ("seed_dist.doctor.__main__", 1.0, {"torch", "numpy", "transformers", "deepspeed", "pyarrow"}),

@@ -56,6 +56,14 @@ def test_demo_reaches_the_report_and_then_has_nothing_left_to_do(tmp_path: Path)
     assert [row["step"] for row in journal if row["event"] == "step"] == [1, 2, 3, 4]
     assert [row["step"] for row in journal if row["event"] == "validation"] == [0, 4]
 
+    picture = next((tmp_path / "source" / "test").glob("*.jpg"))
+    command = [sys.executable, "-m", "seed_dist.chat", "--llm", str(tmp_path / "lora" / "export"), "--steps", "2"]
+    lines = f"/image {picture}\n\n/paint a red star on white\n"
+    chat = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=120, check=False)
+    assert chat.returncode == 0, chat.stderr
+    (painted,) = (tmp_path / "chat").rglob("picture-*-painted.png")
+    assert f"painted: {painted}" in chat.stdout
+
     before = (tmp_path / "report.json").read_bytes()
     again = demo(tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]

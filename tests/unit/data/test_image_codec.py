@@ -1,8 +1,6 @@
 """Which images may be stored, and that decoding gives the right upright RGB pixels."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from PIL import Image
 
 from seed_dist.data.codec import check_image, decode_image
 from seed_dist.pixels import UnusableImageError
-from tests.pictures import picture
+from tests.pictures import bomb, picture
 
 ORIENTATION = 0x0112
 
@@ -46,14 +44,6 @@ def broken_png():
     data = bytearray(picture(3, "PNG"))
     data[60] ^= 1  # inside the compressed pixels: the chunk's checksum no longer fits
     return bytes(data)
-
-
-def bomb():
-    """A small PNG that says it has 40,000 x 40,000 pixels."""
-    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
-    body = b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
-    return b"\x89PNG\r\n\x1a\n" + body
 
 
 @pytest.mark.parametrize(

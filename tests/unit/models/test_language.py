@@ -122,6 +122,9 @@ def test_an_export_is_the_model_again(family: str, variant: str, bases: dict[str
     other = lora_options(family, "rows" if variant == "codebook" else "codebook")
     with pytest.raises(MismatchError, match=rf"lora\.image_embedding of .* is '{variant}'"):
         SeedLanguageModel.from_pretrained(tmp_path, str(bases[family]), CODES, other)
+    shuffled = lora_options(family, variant, code_order="permuted")
+    with pytest.raises(MismatchError, match=r"lora\.code_order of .* is 'causal'"):
+        SeedLanguageModel.from_pretrained(tmp_path, str(bases[family]), CODES, shuffled)
     if variant == "rows":  # and with as many rows as before
         with pytest.raises(MismatchError, match=r"rows \(14, \d+\) instead of \(13, \d+\)"):
             SeedLanguageModel.from_pretrained(tmp_path, str(bases[family]), CODES - 1, model.lora)
@@ -131,12 +134,14 @@ def test_exports_from_before_there_was_a_choice_still_load(bases: dict[str, Path
     model = language_model(bases["llama"], "llama")
     model.save_pretrained(tmp_path, {})
     description = json.loads((tmp_path / "seed_language_model.json").read_text())
-    del description["image_embedding"]
+    del description["image_embedding"], description["code_order"]
     (tmp_path / "seed_language_model.json").write_text(json.dumps(description))
     tables = load_file(tmp_path / "rows.safetensors")
     assert tables.keys() == {"rows", "output_rows"}
     again = SeedLanguageModel.from_pretrained(tmp_path, str(bases["llama"]), CODES, model.lora)
     assert torch.equal(again.image_tokens.rows, model.image_tokens.rows)
+    shuffled = lora_options("llama", code_order="permuted")  # the recipe alone knows the order of such an export
+    assert SeedLanguageModel.from_pretrained(tmp_path, str(bases["llama"]), CODES, shuffled).lora == shuffled
     save_file({"rows": tables["rows"]}, tmp_path / "rows.safetensors")
     with pytest.raises(MismatchError, match="1 missing: output_rows"):
         SeedLanguageModel.from_pretrained(tmp_path, str(bases["llama"]), CODES, model.lora)
