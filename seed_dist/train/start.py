@@ -85,6 +85,7 @@ def run_stage(request: Request, data: StageData, comm: Comm, stop: StopRequest |
             stage.prepare()  # before the engine copies the parameters into its fp32 masters
         engine = _start_engine(recipe, request.stage, stage, comm)
         state = _load(start, engine) if start else TrainState()
+        stage.memory = state.stage_memory
         saver = _saver(folder / CHECKPOINTS, engine, training, state, start)
         # Everything that a wrong option can break has been built: from here on the folder belongs to this
         # configuration.
