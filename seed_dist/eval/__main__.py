@@ -76,7 +76,7 @@ def _report(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     workspace = Workspace(recipe, Invocation(args.recipe, args.work, tuple(args.set)), device)
     with watched_memory() as peak:
-        results = evaluate(workspace, args.split)
+        results = evaluate(workspace, args.split, args.codes)
     results.numbers["provenance"] = provenance.provenance(recipe, args.work)
     results.numbers["sizes"] = provenance.sizes(workspace)
     results.numbers["seconds"] = {**provenance.seconds(args.work), "eval": round(time.monotonic() - started, 1)}
@@ -100,6 +100,7 @@ def _parse() -> argparse.Namespace:
     what.add_argument("--table", type=Path, metavar="STUDY.json", help="print the table of a measured study")
     parser.add_argument("--work", type=Path, help="workspace folder; with --study, the folder of its arms")
     parser.add_argument("--split", default="test", help="split to measure (default %(default)s)")
+    parser.add_argument("--codes", type=int, nargs="+", default=[], metavar="N", help="codes whose images are shown")
     parser.add_argument("--out", type=Path, help="folder for the two report files (default: the workspace)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="SECTION.OPTION=VALUE", help="change a recipe value"

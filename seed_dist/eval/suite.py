@@ -28,6 +28,7 @@ PARTS: tuple[tuple[str, Measure], ...] = (
     ("retrieval.embedding", parts.retrieval_embedding),
     ("causality", parts.left_to_right),
     ("codebook", parts.code_usage),
+    ("images of codes", parts.images_of_codes),
     ("retrieval.codes", parts.retrieval_codes),
     ("reconstruction", parts.rebuilding),
     ("pictures from codes", parts.repainting),
@@ -37,13 +38,15 @@ PARTS: tuple[tuple[str, Measure], ...] = (
 UNSEEN_PARTS: tuple[tuple[str, Measure], ...] = PARTS[-2:]
 
 
-def evaluate(workspace: Workspace, split_name: str) -> Results:
-    """All measurements on one split, and captions and generation on the held-out pairs where there are any."""
+def evaluate(workspace: Workspace, split_name: str, asked_codes: Sequence[int] = ()) -> Results:
+    """All measurements on one split, and captions and generation on the held-out pairs where there are any. Images are
+    shown of `asked_codes`, or of codes that are chosen.
+    """
     split = Split(
         workspace, split_name
     )  # without images and captions nothing can be measured: this error is the user's
-    bench = Bench(workspace, split, _SHOWN)
-    results = Results(examples=bench.examples)
+    bench = Bench(workspace, split, _SHOWN, asked_codes)
+    results = Results(examples=bench.examples, codes=bench.shown_codes)
     of_grammar = parse_caption(bench.captions[0]) is not None
     results.numbers = {
         "recipe": workspace.recipe.name,

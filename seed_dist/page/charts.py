@@ -99,6 +99,17 @@ def _nearest(one: Series, x: float) -> str:
     return f"{one.ys[min(around, key=lambda i: abs(one.xs[i] - x))]:.4g}"
 
 
+def bars(values: Sequence[float], description: str) -> Html:
+    """A small row of bars without axes, one per value from the left, the longest as high as the drawing."""
+    high = max(values, default=0) or 1
+    drawn = [
+        tag("rect", x=i + 0.1, y=round(10 - 10 * value / high, 2), width=0.8, height=round(10 * value / high, 2))
+        for i, value in enumerate(values)
+    ]
+    box = f"0 0 {len(values)} 10"
+    return tag("svg", drawn, viewBox=box, preserveAspectRatio="none", class_="bars", role="img", aria_label=description)
+
+
 def area(values: Sequence[float], title: str, x_label: str, y_label: str, description: str) -> Html:
     """A filled step chart over 1 .. n, for distributions sorted by size or values per position."""
     xs, ys = binned(range(len(values)), values, points=512)

@@ -24,8 +24,16 @@ _CHARTS: tuple[tuple[str, str, tuple[float, ...], tuple[str, ...]], ...] = (
     ("Learning rate", "learning rate", (0.0,), ("lr",)),
     ("Gradient norm", "norm", (0.0,), ("grad_norm",)),
     ("Loss scale", "loss scale", (0.0,), ("loss_scale",)),
-    ("Share of the codes in use", "share", (0.0, 1.0), ("codes_used_fraction",)),
-    ("Perplexity of the codes", "codes", (0.0,), ("codes_perplexity",)),
+    ("Share of the codes in use", "share", (0.0, 1.0), ("codes_used_fraction", "validation/codes_used_fraction")),
+    ("Perplexity of the codes", "codes", (0.0,), ("codes_perplexity", "validation/codes_perplexity")),
+    ("Steps since a code was used last", "steps", (0.0,), ("codes_age_median", "codes_age_p90", "codes_age_oldest")),
+    (
+        "Distance of a code to its nearest other one",
+        "distance",
+        (0.0,),
+        tuple(f"validation/codes_nearest_{name}" for name in ("p5", "median", "p95")),
+    ),
+    ("Dead codes, and near-duplicates", "codes", (0.0,), ("codes_dead", "validation/codes_near_duplicates")),
     ("Samples per second", "samples/s", (0.0,), ("samples_per_s",)),
     ("Seconds of a step, and of those waiting for data", "seconds", (0.0,), ("step_s", "data_wait_s")),
     ("Seconds that a checkpoint took", "seconds", (0.0,), ("checkpoint_s",)),
@@ -74,10 +82,13 @@ def _facts(facts: Facts) -> Html:
         ("loss scale", text.number(facts.figures.get("loss_scale"))),
         ("skipped steps", f"{facts.skipped:,}"),
         ("codebook", text.codebook(facts.figures)),
+        ("unused codes", text.code_ages(facts.figures)),
+        ("distances of codes", text.code_distances(facts.validation)),
         ("speed", text.speed(facts)),
         ("last checkpoint", text.checkpoint(facts.checkpoint)),
-        ("memory", f"{facts.memory_bytes:,} bytes" if facts.memory_bytes else ""),
-        *((f"validation, {name}", text.number(value)) for name, value in facts.validation.items()),
+        ("peak memory", f"{facts.memory_bytes:,} bytes" if facts.memory_bytes else ""),
+        *((f"memory of {node.host}", text.memory(node)) for node in facts.nodes),
+        *((f"validation, {name}", text.number(v)) for name, v in text.of_validation(facts.validation).items()),
     ]
     cells = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in rows if value]
     caption = tag("caption", "Means over the last logged steps, and the last validation")
@@ -105,7 +116,7 @@ def _attempts(facts: Facts) -> Html:
 
 def _curves(reader: RunReader, facts: Facts) -> Html:
     curves = reader.history.curves
-    shares = [name for name in curves if name.startswith("validation/") and "loss" not in name]
+    shares = [n for n in curves if n.startswith("validation/") and "loss" not in n and "/codes_" not in n]
     named = (
         ("Loss", "loss", (0.0,), ["loss", *(n for n in curves if n.startswith("validation/") and "loss" in n)]),
         ("Parts of the loss", "loss", (0.0,), [name for name in text.losses(facts.figures) if name != "loss"]),

@@ -1,4 +1,4 @@
-"""How it was made: loss curves of the stages, use of the codebook, times, sizes, provenance."""
+"""How it was made: loss curves of the stages, times, sizes, provenance."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from seed_dist.page.charts import Series, area, lines
-from seed_dist.page.markup import Html, percent, table, tag
+from seed_dist.page.charts import Series, lines
+from seed_dist.page.markup import Html, table, tag
 
 _NAMES = {
     "causal_qformer": "1. Causal Q-Former: contrastive loss",
@@ -29,7 +29,8 @@ def _charts(stage: str, records: Sequence[dict[str, Any]]) -> list[Html]:
     """The losses, and beside them the figures of validation that are shares or cosines."""
     validation = _series(records, "validation")
     losses = [one for one in validation if "loss" in one.label]
-    shares = [one for one in validation if "loss" not in one.label and -1 <= min(one.ys) <= max(one.ys) <= 1]
+    others = [one for one in validation if "loss" not in one.label and not one.label.startswith("codes_near")]
+    shares = [one for one in others if -1 <= min(one.ys) <= max(one.ys) <= 1]
     training = [one for one in _series(records, "step") if one.label == "loss"]
     shown = [replace(one, label="training") for one in training] + [
         replace(one, label=f"validation, {_words(one.label)}") for one in losses
@@ -61,53 +62,6 @@ def _series(records: Sequence[dict[str, Any]], event: str) -> list[Series]:
 
 def _words(name: str) -> str:
     return name.replace("i2t_r1", "image→text R@1").replace("t2i_r1", "text→image R@1").replace("_", " ")
-
-
-def codebook(numbers: dict[str, Any]) -> Html | None:
-    """Usage of the codes, sorted and per position, and the check of their order."""
-    scores, order = numbers.get("codebook"), _causality(numbers)
-    if not scores and not order:
-        return None
-    return tag(
-        "section", tag("h2", "The vocabulary of codes"), _usage(scores) if scores else None, order, id="codebook"
-    )
-
-
-def _usage(scores: dict[str, Any]) -> list[Html]:
-    counts = sorted(scores["counts"], reverse=True)
-    used = sum(count > 0 for count in counts)
-    described = f"{used} of {len(counts)} codes occur; the most frequent {counts[0]} times."
-    places = scores["position_perplexity"]
-    spread = f"Between {min(places):.1f} and {max(places):.1f} codes in effective use at a position."
-    explained = tag(
-        "p",
-        f"{percent(scores['used_fraction'])} of {scores['size']} codes occur in this split. Perplexity "
-        f"{scores['perplexity']:.0f}: as varied as that many codes used equally often. A tokenizer that collapsed "
-        "would use a few codes for everything.",
-    )
-    charts = [
-        area(counts, "How often each code occurs", "codes, most frequent first", "times", described),
-        area(places, "Effective number of codes at each position", "position, left to right", "perplexity", spread),
-    ]
-    return [explained, tag("div", charts, class_="charts")]
-
-
-def _causality(numbers: dict[str, Any]) -> Html | None:
-    scores = numbers.get("causality")
-    if not scores:
-        return None
-    verdict = (
-        "nothing earlier moved by a single bit"
-        if scores["max_violation"] == 0
-        else f"earlier embeddings moved by up to {scores['max_violation']:.3g}"
-    )
-    return tag(
-        "p",
-        tag("strong", "Left to right, exactly: "),
-        f"in {scores['comparisons']} comparisons on {scores['images']} images, all queries from some place on were "
-        f"replaced by noise or zeros; {verdict}, while the embeddings from that place on did change, by "
-        f"{scores['min_effect']:.2g} or more.",
-    )
 
 
 def facts(numbers: dict[str, Any]) -> Html:
