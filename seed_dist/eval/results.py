@@ -10,6 +10,7 @@ from PIL import Image
 from seed_dist.eval.gallery import CodeUse
 from seed_dist.eval.reader import Reading
 from seed_dist.eval.retrieval import Query
+from seed_dist.status.reference import Comparison
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,4 @@ class Results:
     retrieval: RetrievalExamples | None = None
     journals: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # per stage
     codes: list[ShownCode] = field(default_factory=list)
+    references: dict[str, Comparison] = field(default_factory=dict)  # per stage

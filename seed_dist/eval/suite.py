@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from seed_dist.config import STAGES
-from seed_dist.errors import SeedDistError
+from seed_dist.errors import DataError, SeedDistError
 from seed_dist.eval import parts
 from seed_dist.eval.bench import Bench
 from seed_dist.eval.results import Gap, Results, RetrievalExamples
@@ -16,6 +17,7 @@ from seed_dist.eval.targets import judge
 from seed_dist.eval.workspace import Split, UnavailableError, Workspace
 from seed_dist.glyphs.scenes import parse_caption
 from seed_dist.obs.journal import JOURNAL, read_journal
+from seed_dist.status.facts import RunReader
 
 UNSEEN = "heldout"  # the split whose (colour, glyph) pairs training never had
 _SHOWN, _SHOWN_UNSEEN = 18, 8
@@ -66,6 +68,9 @@ def evaluate(workspace: Workspace, split_name: str, asked_codes: Sequence[int] =
         _run(UNSEEN_PARTS, unseen, results, numbers)
     results.numbers["targets"] = judge(results.numbers) if of_grammar else {}
     results.journals = {stage: read_journal(workspace.work / stage / JOURNAL) for stage in STAGES}
+    for stage in STAGES:
+        with suppress(DataError):  # a stage that was not trained here, only exported
+            results.references[stage] = RunReader(workspace.work / stage).facts().reference
     return results
 
 

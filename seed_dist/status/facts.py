@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import time
@@ -16,6 +17,7 @@ from seed_dist.obs.journal import JOURNAL, Record
 from seed_dist.status.history import History, figures, saving_s
 from seed_dist.status.liveness import Life, look
 from seed_dist.status.nodes import NodeMemory, node_memory
+from seed_dist.status.reference import Comparison, compare
 
 RUN = "run.json"
 _EXPORT, _INCIDENTS = "export", "incidents"
@@ -49,7 +51,15 @@ class Facts:
     checkpoint: dict[str, Any] | None  # step, path, age_s, seconds
     incidents: list[dict[str, Any]]  # time_s, step, kind, what
     attempts: list[dict[str, Any]]  # step, time_s, hosts, world_size, slurm_job
+    reference: Comparison  # with what reference runs of the recipe did
     age_s: float  # since the run began
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts: all but the reference runs' own curves, with what is said of them in words."""
+        values = dataclasses.asdict(self)
+        del values["reference"]["bands"]
+        values["reference"]["words"] = self.reference.words()
+        return values
 
 
 class RunReader:
@@ -68,6 +78,13 @@ class RunReader:
     def training(self) -> Mapping[str, Any]:
         section: Mapping[str, Any] = self.record["recipe"][f"{self.stage}_training"]
         return section
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """Of each split that it trains on, as far as the journal was read."""
+        told = [record for record in self.history.events if record["event"] == "data"]
+        splits: Mapping[str, Any] = told[-1].get("splits", {}) if told else {}
+        return {name: int(part["samples"]) for name, part in splits.items()}
 
     def facts(self, has_ended: bool = False) -> Facts:
         """As things are now. `has_ended`: the training says so, though its process may still be there."""
@@ -103,6 +120,7 @@ class RunReader:
             checkpoint=self._checkpoint(now),
             incidents=self._incidents(),
             attempts=self._attempts(),
+            reference=compare(self.record, self.samples, history.curves),
             age_s=now - float(history.events[0]["time_s"]) if history.events else 0.0,
         )
 

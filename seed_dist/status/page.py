@@ -10,12 +10,13 @@ from pathlib import Path
 
 from seed_dist.fsio import atomic_file
 from seed_dist.obs.progress import format_seconds
-from seed_dist.page.charts import STYLES, Series, behind, lines
+from seed_dist.page.charts import STYLES, Ribbon, Series, behind, lines
 from seed_dist.page.document import head
 from seed_dist.page.markup import Html, table, tag
 from seed_dist.status import text
 from seed_dist.status.facts import Facts, RunReader
 from seed_dist.status.history import Curve
+from seed_dist.status.reference import Band
 
 PAGE = "live.html"
 RELOAD_S = 60
@@ -38,6 +39,7 @@ _CHARTS: tuple[tuple[str, str, tuple[float, ...], tuple[str, ...]], ...] = (
     ("Seconds of a step, and of those waiting for data", "seconds", (0.0,), ("step_s", "data_wait_s")),
     ("Seconds that a checkpoint took", "seconds", (0.0,), ("checkpoint_s",)),
 )
+_WITH_BAND = 3  # curves of a chart at most that is drawn with the band of its first one
 _SIGNS = {"training": "▶", "finished": "✓", "stopped": "❚❚", "died": "✗", "silent": "?"}
 
 
@@ -77,6 +79,7 @@ def _facts(facts: Facts) -> Html:
     rows = [
         ("step", f"{facts.step:,} of {facts.steps:,}"),
         *((name, text.number(value)) for name, value in text.losses(facts.figures).items()),
+        ("beside reference runs", facts.reference.words()),
         ("learning rate", text.number(facts.figures.get("lr"))),
         ("gradient norm", text.number(facts.figures.get("grad_norm"))),
         ("loss scale", text.number(facts.figures.get("loss_scale"))),
@@ -126,8 +129,10 @@ def _curves(reader: RunReader, facts: Facts) -> Html:
     charts = []
     for title, label, covers, names in named:
         for first in range(0, len(names), STYLES):
-            series = [series_of(curves[name], name) for name in names[first : first + STYLES] if name in curves]
-            charts += _chart(series, title, label, covers)
+            there = [name for name in names[first : first + STYLES] if name in curves]
+            band = facts.reference.bands.get(there[0]) if there and len(names) <= _WITH_BAND else None
+            ribbon = ribbon_of(band, facts.reference.runs) if band else None
+            charts += _chart([series_of(curves[name], name) for name in there], title, label, covers, ribbon)
     charts += _chart(_counted(reader.history.skipped_steps), "Steps skipped so far", "steps", (0.0,))
     charts += _chart(_left(reader, facts), "Hours left, as it was to be expected", "hours", (0.0,))
     return tag("section", tag("h2", "Curves"), tag("div", charts, class_="charts"), id="curves")
@@ -137,12 +142,18 @@ def series_of(curve: Curve, label: str) -> Series:
     return Series(label.replace("_", " "), curve.xs, curve.ys)
 
 
-def _chart(series: Sequence[Series], title: str, label: str, covers: Sequence[float]) -> list[Html]:
+def ribbon_of(band: Band, runs: int) -> Ribbon:
+    return Ribbon(f"{runs} reference runs: nine in ten lie here", band.steps, band.low, band.high)
+
+
+def _chart(
+    series: Sequence[Series], title: str, label: str, covers: Sequence[float], ribbon: Ribbon | None = None
+) -> list[Html]:
     """The drawing and the table behind it; nothing where nothing was recorded."""
     drawn = [one for one in series if any(math.isfinite(y) for y in one.ys)]
     if not drawn:
         return []
-    return [tag("div", lines(drawn, title, "step", label, covers), behind(drawn, title, "step"))]
+    return [tag("div", lines(drawn, title, "step", label, covers, ribbon), behind(drawn, title, "step"))]
 
 
 def _counted(steps: Sequence[int]) -> list[Series]:

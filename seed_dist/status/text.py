@@ -41,6 +41,7 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
         "validation",
         f"{named(of_validation(facts.validation))}, at step {facts.validation_step:,}" if facts.validation else "",
     )
+    yield "reference", facts.reference.words()
     yield "learning rate", number(facts.figures.get("lr"))
     yield "gradient norm", number(facts.figures.get("grad_norm"))
     yield "loss scale", number(facts.figures.get("loss_scale"))

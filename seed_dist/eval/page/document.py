@@ -31,7 +31,7 @@ def render(results: Results) -> str:
         "captions": captions.section(numbers, results.examples, results.unseen),
         "generation": painting.from_captions(numbers, results.examples, results.unseen),
         "codebook": codes.section(numbers, results.codes, results.journals.get("codebook", [])),
-        "training": training.curves(results.journals),
+        "training": training.curves(results.journals, results.references),
         "facts": training.facts(numbers),
     }
     there = {name: section for name, section in sections.items() if section is not None}

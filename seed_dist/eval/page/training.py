@@ -8,6 +8,8 @@ from typing import Any
 
 from seed_dist.page.charts import Series, lines
 from seed_dist.page.markup import Html, table, tag
+from seed_dist.status.page import ribbon_of
+from seed_dist.status.reference import Comparison
 
 _NAMES = {
     "causal_qformer": "1. Causal Q-Former: contrastive loss",
@@ -17,15 +19,25 @@ _NAMES = {
 _NOT_FIGURES = frozenset({"step", "time_s", "validation_samples", "seconds"})
 
 
-def curves(journals: Mapping[str, Sequence[dict[str, Any]]]) -> Html | None:
-    """Training and validation loss against the step, for each stage that has a journal."""
-    charts = [chart for stage, records in journals.items() if records for chart in _charts(stage, records)]
+def curves(journals: Mapping[str, Sequence[dict[str, Any]]], references: Mapping[str, Comparison]) -> Html | None:
+    """Training and validation loss against the step, for each stage that has a journal, over the reference runs'."""
+    charts = [
+        chart
+        for stage, records in journals.items()
+        if records
+        for chart in _charts(stage, records, references.get(stage, Comparison(0)))
+    ]
     if not charts:
         return None
-    return tag("section", tag("h2", "How it learned"), tag("div", charts, class_="charts"), id="training")
+    said = [
+        tag("li", tag("strong", f"{_NAMES.get(stage, stage).partition(':')[0]}: "), reference.words())
+        for stage, reference in references.items()
+    ]
+    beside = [tag("h3", "Beside reference runs of the recipe"), tag("ul", said)] if said else None
+    return tag("section", tag("h2", "How it learned"), tag("div", charts, class_="charts"), beside, id="training")
 
 
-def _charts(stage: str, records: Sequence[dict[str, Any]]) -> list[Html]:
+def _charts(stage: str, records: Sequence[dict[str, Any]], reference: Comparison) -> list[Html]:
     """The losses, and beside them the figures of validation that are shares or cosines."""
     validation = _series(records, "validation")
     losses = [one for one in validation if "loss" in one.label]
@@ -35,7 +47,9 @@ def _charts(stage: str, records: Sequence[dict[str, Any]]) -> list[Html]:
     shown = [replace(one, label="training") for one in training] + [
         replace(one, label=f"validation, {_words(one.label)}") for one in losses
     ]
-    charts = [lines(shown, _NAMES.get(stage, stage), "step", "loss")]
+    band = reference.bands.get("loss")
+    ribbon = ribbon_of(band, reference.runs) if band else None
+    charts = [lines(shown, _NAMES.get(stage, stage), "step", "loss", ribbon=ribbon)]
     if shares:
         named = [replace(one, label=_words(one.label)) for one in shares]
         charts.append(
