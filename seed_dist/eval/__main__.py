@@ -1,4 +1,5 @@
-"""Measure what the stages made, on images that training never saw, and write WORK/report.json and WORK/report.html.
+"""Measure what the stages made, on images that training never saw, and write WORK/report.json, WORK/report.html
+and WORK/model_card.md.
 
   python -m seed_dist.eval --recipe glyphs --work runs/demo
   python -m seed_dist.eval --study causality --work runs/studies
@@ -22,6 +23,7 @@ from seed_dist.cli import run_command
 from seed_dist.config import load_recipe
 from seed_dist.errors import DataError
 from seed_dist.eval.studies.definitions import STUDY_NAMES
+from seed_dist.fsio import write_text
 from seed_dist.obs.log import get_logger, quieten_libraries
 
 
@@ -66,7 +68,7 @@ def _report(args: argparse.Namespace) -> None:
 
     import torch
 
-    from seed_dist.eval import provenance
+    from seed_dist.eval import model_card, provenance
     from seed_dist.eval.report import write_report
     from seed_dist.eval.results import by_cause
     from seed_dist.eval.suite import evaluate
@@ -81,8 +83,11 @@ def _report(args: argparse.Namespace) -> None:
     results.numbers["sizes"] = provenance.sizes(workspace)
     results.numbers["seconds"] = {**provenance.seconds(args.work), "eval": round(time.monotonic() - started, 1)}
     results.numbers["peak_memory_bytes"] = {**provenance.peak_memory_bytes(args.work), "eval": peak.size_bytes}
-    for path in write_report(args.out or args.work, results):
+    folder = args.out or args.work
+    for path in write_report(folder, results):
         print(path)
+    write_text(folder / model_card.NAME, model_card.model_card(results.numbers, recipe, args.work))
+    print(folder / model_card.NAME)
     for gap, names in by_cause(results.gaps):
         log.info("not measured: %s. %s%s", ", ".join(names), gap.why, f" Run: {gap.command}" if gap.command else "")
     if results.failures:

@@ -83,15 +83,12 @@ def images_of_codes(bench: Bench, numbers: dict[str, Any]) -> None:
     """Images that use some of the codes."""
     model = bench.workspace.tokenizer.quantizer
     codes, images = bench.codes, bench.split.images
+    blocks = []
     with torch.no_grad():
-        margin = torch.cat(
-            [
-                gallery.margins(
-                    model.encode_vectors(block.to(bench.workspace.device)).flatten(0, 1), model.quantizer.code_vectors()
-                ).cpu()
-                for block in bench.causal.split(bench.recipe.eval.batch_size)
-            ]
-        ).view(codes.shape)
+        for block in bench.causal.split(bench.recipe.eval.batch_size):
+            vectors = model.quantizer.compared(model.encode_vectors(block.to(bench.workspace.device)))
+            blocks.append(gallery.margins(vectors.flatten(0, 1), model.quantizer.code_vectors()).cpu())
+    margin = torch.cat(blocks).view(codes.shape)
     uses = gallery.gallery(codes, margin, model.config.size, bench.asked_codes, _IMAGES_OF_A_CODE)
     numbers["codebook"]["gallery"] = gallery.as_numbers(uses)
     bench.shown_codes += [

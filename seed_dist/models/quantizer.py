@@ -51,7 +51,7 @@ class VectorQuantizer(nn.Module):
 
     def forward(self, encoded: Tensor) -> Quantized:
         """Encoded vectors [.., c] -> Quantized, all in fp32. The values of `vectors` are exactly those of the codes."""
-        z = self._on_sphere(encoded.float())
+        z = self.compared(encoded)
         codebook = self.code_vectors()
         codes = nearest_codes(z.flatten(0, -2), codebook).view(z.shape[:-1])
         e = F.embedding(codes, codebook)
@@ -65,12 +65,16 @@ class VectorQuantizer(nn.Module):
 
     def codes(self, encoded: Tensor) -> Tensor:
         """Encoded vectors [.., c] -> int64 [..]; always compared in fp32."""
-        z = self._on_sphere(encoded.float())
+        z = self.compared(encoded)
         return nearest_codes(z.flatten(0, -2), self.code_vectors()).view(z.shape[:-1])
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes [..] -> their vectors [.., c] in fp32."""
         return F.embedding(codes, self.code_vectors())
+
+    def compared(self, encoded: Tensor) -> Tensor:
+        """Encoded vectors [.., c] in fp32, as they are compared with `code_vectors`."""
+        return self._on_sphere(encoded.float())
 
     def code_vectors(self) -> Tensor:
         """All code vectors [size, c] in fp32, as they are compared and decoded."""

@@ -40,7 +40,7 @@ class Band:
 @dataclass(frozen=True)
 class Reference:
     """One stage of a recipe. `identity`: as in run.json, without seeds and parents; `samples`: of each split; `runs`:
-    seed, revision and number of ranks of each."""
+    seed, fingerprint (as in run.json), revision and number of ranks of each."""
 
     stage: str
     identity: dict[str, Any]

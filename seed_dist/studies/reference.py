@@ -86,6 +86,7 @@ def _reduced(readers: Sequence[RunReader]) -> dict[str, Any]:
     runs = [
         {
             "seed": reader.record["recipe"]["seed"],
+            "fingerprint": reader.record["fingerprint"],
             "revision": reader.record["git"]["revision"],
             "world_size": reader.record["world_size"],
         }
