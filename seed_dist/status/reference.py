@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from seed_dist.config import RECIPES, Recipe
 from seed_dist.status.history import Curve
 
+_RECIPES = Path(__file__).parents[1] / "recipes"
 # Quantiles 0.95 of Student's t by degrees of freedom, for two-sided bounds of 90 %.
 _T = {1: 6.314, 2: 2.920, 3: 2.353, 4: 2.132, 5: 2.015, 6: 1.943, 7: 1.895, 8: 1.860, 9: 1.833}
 _NEIGHBOURS = 2  # points on either side that a point's spread is pooled with: that of three runs alone says little
@@ -125,7 +125,7 @@ def read_references(recipe: str) -> dict[str, Reference]:
 
 def reference_path(recipe: str) -> Path:
     """A recipe's name comes from a file: only the last part of it may name another one."""
-    return RECIPES / f"{Path(recipe).name}.reference.json"
+    return _RECIPES / f"{Path(recipe).name}.reference.json"
 
 
 def comparable_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,6 +190,8 @@ def _differing(
 
 
 def _default(name: str) -> Any:
+    from seed_dist.config import Recipe  # only where versions differ: pydantic takes longer than all of status
+
     section, _, option = name.partition(".")
     owner = get_type_hints(Recipe).get(section)
     return next(_defaults(owner, option), None) if dataclasses.is_dataclass(owner) else None
