@@ -16,7 +16,7 @@ from seed_dist.page.markup import Html, table, tag
 from seed_dist.status import text
 from seed_dist.status.facts import Facts, RunReader
 from seed_dist.status.history import Curve
-from seed_dist.status.reference import Band
+from seed_dist.status.reference import Comparison
 
 PAGE = "live.html"
 RELOAD_S = 60
@@ -130,8 +130,7 @@ def _curves(reader: RunReader, facts: Facts) -> Html:
     for title, label, covers, names in named:
         for first in range(0, len(names), STYLES):
             there = [name for name in names[first : first + STYLES] if name in curves]
-            band = facts.reference.bands.get(there[0]) if there and len(names) <= _WITH_BAND else None
-            ribbon = ribbon_of(band, facts.reference.runs) if band else None
+            ribbon = ribbon_of(there[0], facts.reference) if there and len(names) <= _WITH_BAND else None
             charts += _chart([series_of(curves[name], name) for name in there], title, label, covers, ribbon)
     charts += _chart(_counted(reader.history.skipped_steps), "Steps skipped so far", "steps", (0.0,))
     charts += _chart(_left(reader, facts), "Hours left, as it was to be expected", "hours", (0.0,))
@@ -142,8 +141,16 @@ def series_of(curve: Curve, label: str) -> Series:
     return Series(label.replace("_", " "), curve.xs, curve.ys)
 
 
-def ribbon_of(band: Band, runs: int) -> Ribbon:
-    return Ribbon(f"{runs} reference runs: nine in ten lie here", band.steps, band.low, band.high)
+def ribbon_of(name: str, comparison: Comparison) -> Ribbon | None:
+    """The band of a figure, if there is one: means over steps stand in their middle, what validations measured at its
+    step.
+    """
+    band = comparison.bands.get(name)
+    if band is None:
+        return None
+    middles = [(before + step) / 2 for before, step in zip((0, *band.steps), band.steps, strict=False)]
+    xs = band.steps if name.startswith("validation/") else middles
+    return Ribbon(f"{comparison.runs} reference runs: nine in ten lie here", xs, band.low, band.high)
 
 
 def _chart(

@@ -47,9 +47,7 @@ def _charts(stage: str, records: Sequence[dict[str, Any]], reference: Comparison
     shown = [replace(one, label="training") for one in training] + [
         replace(one, label=f"validation, {_words(one.label)}") for one in losses
     ]
-    band = reference.bands.get("loss")
-    ribbon = ribbon_of(band, reference.runs) if band else None
-    charts = [lines(shown, _NAMES.get(stage, stage), "step", "loss", ribbon=ribbon)]
+    charts = [lines(shown, _NAMES.get(stage, stage), "step", "loss", ribbon=ribbon_of("loss", reference))]
     if shares:
         named = [replace(one, label=_words(one.label)) for one in shares]
         charts.append(
