@@ -17,7 +17,7 @@ Without --fetch nothing comes from the network: URLs name files that were fetche
 interruption: finished shards are kept, a finished OUT stays as it is. Run it several times at once, here or on other
 machines with the same disk (slurm/shard.sbatch), and all of them share the work. With --update OUT follows a source
 that grew or was mended, and what did not come in time is asked for again.
-What is left out stands in OUT/rejects.parquet with its reason.
+What is left out stands in OUT/rejects.parquet with its reason; OUT/README.md is the set's data card, for people.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from seed_dist.cli import run_command
+from seed_dist.data.card import write_data_card
 from seed_dist.data.filters import DUPLICATES, Filters
 from seed_dist.data.image_policy import EXIF_TURNS, FORMATS, RESAMPLES, RESIZES, ImagePolicy
+from seed_dist.data.manifest import CARD_NAME
 from seed_dist.data.patience import Patience
 from seed_dist.data.request import ShardOptions
 from seed_dist.data.sharding import ShardOutcome, shard_source
@@ -70,6 +72,8 @@ def main() -> None:
     _check(options, problems)
     outcome = shard_source(given.source, given.out, options)
     print(_summary(given.out, outcome))
+    if not outcome.was_finished or not (given.out / CARD_NAME).exists():
+        print(f"what is in it: {write_data_card(given.out)}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
-from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from seed_dist.errors import ConfigError
@@ -27,6 +27,10 @@ StageName = Literal["causal_qformer", "codebook", "lora"]
 _STRICT = ConfigDict(extra="forbid")
 # What the watchdog tells apart in a training (seed_dist.watch.heartbeat); all ranks go through them together.
 Phase = Literal["start", "load", "data", "forward", "backward", "step", "validate", "save", "export"]
+
+# What may be done about a collapsed codebook (seed_dist.train.collapse); one may be given without a list around it.
+Remedy = Literal["warn", "revive", "raise_commitment", "roll_back", "stop"]
+Remedies = Annotated[tuple[Remedy, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 
 # Scalars are strict ("3" is no number); sections are not, because YAML gives mappings for them.
 Int = Annotated[int, Strict()]
@@ -155,9 +159,8 @@ class TrainConfig:
     spike_window: Annotated[Int, Field(ge=2)] = 128  # how many they are
     spike_patience: Count = 3  # so many odd losses in a row are a spike: back to the checkpoint, without their batches
     max_rollbacks: Annotated[Int, Field(ge=0)] = 20  # spikes before the run stops
-    replica_check_every: Annotated[Int, Field(ge=0)] = (
-        100  # steps between checks that all ranks hold the same; 0 = never
-    )
+    replica_check_every: Annotated[Int, Field(ge=0)] = 100  # steps between checks of the ranks' equality; 0 = never
+    on_collapse: Remedies = ("warn",)  # of the codebook: what else is done beside the warning
 
     @property
     def micro_batch(self) -> int:
@@ -214,8 +217,11 @@ class Recipe:
         return dataclasses.asdict(self)
 
     def fingerprint(self) -> str:
-        """16 hex digits; a recipe that mixes nothing keeps those that it had before there were mixtures."""
+        """16 hex digits; a recipe keeps those that it had before there were mixtures and remedies, if it has none."""
         values = self.as_dict()
+        for stage in STAGES:
+            if self.training(stage).on_collapse == ("warn",):  # type: ignore[arg-type]
+                del values[f"{stage}_training"]["on_collapse"]
         if self.data == DataConfig():
             del values["data"]
         return fingerprint(values)
@@ -313,15 +319,10 @@ def _known_options(sections: Sequence[Any]) -> str:
 def _cross_checks(recipe: Recipe) -> list[str]:
     """Rules between options."""
     problems = []
-    if recipe.qformer.width % recipe.qformer.heads:
-        problems.append(
-            f"qformer.width {recipe.qformer.width} must be a multiple of qformer.heads {recipe.qformer.heads}"
-        )
-    if recipe.qformer.width % recipe.codebook.decoder_heads:
-        problems.append(
-            f"qformer.width {recipe.qformer.width} must be a multiple of codebook.decoder_heads "
-            f"{recipe.codebook.decoder_heads}"
-        )
+    width, decoder_heads = recipe.qformer.width, recipe.codebook.decoder_heads
+    for option, heads in (("qformer.heads", recipe.qformer.heads), ("codebook.decoder_heads", decoder_heads)):
+        if width % heads:
+            problems.append(f"qformer.width {width} must be a multiple of {option} {heads}")
     if recipe.lora.image_embedding == "codebook" and recipe.lora.rows_from_codebook:
         problems.append(
             "lora.rows_from_codebook is true, but with lora.image_embedding codebook no rows are read for codes; set "
@@ -339,6 +340,8 @@ def _cross_checks(recipe: Recipe) -> list[str]:
                 f"{stage}_training.permanent_every {training.permanent_every} must be a multiple of checkpoint_every "
                 f"{training.checkpoint_every}, or 0 for no permanent checkpoints"
             )
+        if stage != "codebook" and training.on_collapse != ("warn",):
+            problems.append(f"{stage}_training.on_collapse is given, but only the stage codebook has a codebook")
         if training.warmup_steps >= training.steps:
             problems.append(
                 f"{stage}_training.warmup_steps {training.warmup_steps} must be below steps {training.steps}"

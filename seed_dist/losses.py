@@ -65,10 +65,13 @@ def contrastive_loss(
     return (forward + backward) / 2
 
 
-def quantizer_loss(quantized: QuantizerTerms, config: CodebookConfig) -> Tensor:
-    """Commitment and codebook terms with their weights (published: 1 and 0.25), plus the entropy term."""
+def quantizer_loss(quantized: QuantizerTerms, config: CodebookConfig, commitment_factor: float = 1.0) -> Tensor:
+    """Commitment and codebook terms with their weights (published: 1 and 0.25), plus the entropy term.
+
+    `commitment_factor` is what a remedy for a collapse has made of the first weight.
+    """
     return (
-        config.commitment_weight * quantized.commitment
+        commitment_factor * config.commitment_weight * quantized.commitment
         + config.codebook_weight * quantized.codebook
         + config.entropy_loss_weight * quantized.entropy
     )
@@ -86,10 +89,10 @@ def generation_loss(generation: Tensor, target: Tensor) -> Tensor:
 
 
 def codebook_losses(
-    output: CodebookOutput, causal: Tensor, target: Tensor, config: CodebookConfig
+    output: CodebookOutput, causal: Tensor, target: Tensor, config: CodebookConfig, commitment_factor: float = 1.0
 ) -> dict[str, Tensor]:
     """All terms of stage 2, unweighted, and `loss`, their weighted sum (published weights: 5, 2, 0.5)."""
-    quantizer = quantizer_loss(output.quantized, config)
+    quantizer = quantizer_loss(output.quantized, config, commitment_factor)
     reconstruction = reconstruction_loss(output.reconstructed, causal)
     generation = generation_loss(output.generation, target)
     return {

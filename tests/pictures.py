@@ -71,6 +71,7 @@ def fill(folder: Path, count: int, start: int = 0) -> Path:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """{relative name: SHA-256} of all files of a finished set, without the note of where its source lies."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".source.json")
+    """{relative name: SHA-256} of all files of a finished set, without what names its source: note and data card."""
+    files = [path for path in sorted(folder.rglob("*")) if path.name not in (".source.json", "README.md")]
+    files = [path for path in files if path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -30,7 +30,15 @@ from seed_dist.data.index import (
     read_rows,
     write_index,
 )  # fmt: skip
-from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest, write_manifest
+from seed_dist.data.manifest import (
+    CARD_NAME,
+    MANIFEST_NAME,
+    REMOTE_NAME,
+    Manifest,
+    ShardEntry,
+    load_manifest,
+    write_manifest,
+)
 from seed_dist.data.reject_list import (
     REJECTS_NAME,
     Reject,
@@ -46,7 +54,7 @@ from seed_dist.fsio import PARTIAL_SUFFIX, create_once, fsync_folder, write_json
 PROGRESS = ".progress"
 PLAN_NAME = "plan.json"
 PRINTS = ".prints"  # fingerprints of pictures, see seed_dist.data.duplicates
-_OWN_FILES = (INDEX_NAME, REJECTS_NAME)
+_OWN_FILES = (INDEX_NAME, REJECTS_NAME, CARD_NAME)
 MADE_FROM = "made_from"  # the manifest's details: the fingerprints of all parts of the source, in order
 # What may differ where a set follows its source.
 _OF_THE_SOURCE = frozenset({"parents.source", "details.pairs"})

@@ -11,6 +11,7 @@ from seed_dist.errors import DataError
 from seed_dist.fsio import fingerprint, write_json
 
 MANIFEST_NAME = "manifest.json"
+CARD_NAME = "README.md"  # beside a manifest, for people: seed_dist.data.card
 REMOTE_NAME = "remote.json"  # beside a manifest whose shards lie elsewhere, see seed_dist.data.remote
 QUARANTINED = "quarantined"  # under this name the details of features list the rows that hold none
 _FORMAT = 1

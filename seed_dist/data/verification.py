@@ -19,7 +19,7 @@ from seed_dist.data.arrow_table import DAMAGE
 from seed_dist.data.assembly import PRINTS, PROGRESS
 from seed_dist.data.filters import DELIBERATE
 from seed_dist.data.index import INDEX_NAME, Index
-from seed_dist.data.manifest import MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest
+from seed_dist.data.manifest import CARD_NAME, MANIFEST_NAME, REMOTE_NAME, Manifest, ShardEntry, load_manifest
 from seed_dist.data.pairs import readable
 from seed_dist.data.reject_list import REJECTS_NAME, read_reject_list, reject_list_problem
 from seed_dist.data.request import REQUEST_NAME
@@ -29,7 +29,7 @@ from seed_dist.data.workers import run_tasks
 from seed_dist.errors import DataError
 from seed_dist.fsio import PARTIAL_SUFFIX, sha256_file
 
-_OWN = frozenset({MANIFEST_NAME, INDEX_NAME, REJECTS_NAME, REQUEST_NAME, PRINTS, ".lock"})
+_OWN = frozenset({CARD_NAME, MANIFEST_NAME, INDEX_NAME, REJECTS_NAME, REQUEST_NAME, PRINTS, ".lock"})
 _SHOWN = 5  # samples of one shard that are named
 _CHUNK_BYTES = 1 << 20
 

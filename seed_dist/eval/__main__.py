@@ -1,4 +1,5 @@
-"""Measure what the stages made, on images that training never saw, and write WORK/report.json and WORK/report.html.
+"""Measure what the stages made, on images that training never saw, and write WORK/report.json, WORK/report.html
+and WORK/model_card.md.
 
   python -m seed_dist.eval --recipe glyphs --work runs/demo
   python -m seed_dist.eval --study causality --work runs/studies
@@ -30,6 +31,7 @@ from seed_dist.cli import end_process
 from seed_dist.config import load_recipe
 from seed_dist.errors import DataError, SeedDistError
 from seed_dist.eval.studies.definitions import STUDY_NAMES
+from seed_dist.fsio import write_text
 from seed_dist.obs.log import get_logger, quieten_libraries, quieten_other_ranks
 from seed_dist.suites.options import add_suite_options, request_of
 from seed_dist.suites.selection import SUITES
@@ -80,7 +82,7 @@ def _report(args: argparse.Namespace) -> None:
 
     import torch
 
-    from seed_dist.eval import provenance
+    from seed_dist.eval import model_card, provenance
     from seed_dist.eval.report import write_report
     from seed_dist.eval.results import by_cause
     from seed_dist.eval.suite import evaluate
@@ -90,13 +92,16 @@ def _report(args: argparse.Namespace) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     workspace = Workspace(recipe, Invocation(args.recipe, args.work, tuple(args.set)), device)
     with watched_memory() as peak:
-        results = evaluate(workspace, args.split)
+        results = evaluate(workspace, args.split, args.codes)
     results.numbers["provenance"] = provenance.provenance(recipe, args.work)
     results.numbers["sizes"] = provenance.sizes(workspace)
     results.numbers["seconds"] = {**provenance.seconds(args.work), "eval": round(time.monotonic() - started, 1)}
     results.numbers["peak_memory_bytes"] = {**provenance.peak_memory_bytes(args.work), "eval": peak.size_bytes}
-    for path in write_report(args.out or args.work, results):
+    folder = args.out or args.work
+    for path in write_report(folder, results):
         print(path)
+    write_text(folder / model_card.NAME, model_card.model_card(results.numbers, recipe, args.work))
+    print(folder / model_card.NAME)
     for gap, names in by_cause(results.gaps):
         log.info("not measured: %s. %s%s", ", ".join(names), gap.why, f" Run: {gap.command}" if gap.command else "")
     if results.failures:
@@ -139,6 +144,7 @@ def _parse() -> argparse.Namespace:
     what.add_argument("--table", type=Path, metavar="STUDY.json", help="print the table of a measured study")
     parser.add_argument("--work", type=Path, help="workspace folder; with --study, the folder of its arms")
     parser.add_argument("--split", default="test", help="split to measure (default %(default)s)")
+    parser.add_argument("--codes", type=int, nargs="+", default=[], metavar="N", help="codes whose images are shown")
     parser.add_argument(
         "--out", type=Path, help="folder for what is written (default: the workspace; for suites DIR/suites)"
     )

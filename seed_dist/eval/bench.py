@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from seed_dist.errors import MismatchError
 from seed_dist.eval.metrics import require_finite
-from seed_dist.eval.results import Example
+from seed_dist.eval.results import Example, ShownCode
 from seed_dist.eval.workspace import Split, Workspace
 
 _PROBES = 32  # samples on which stored features are compared with what the present models make of their source
@@ -19,11 +20,14 @@ _MIN_AGREEMENT = 0.99  # of cosines or of equal codes; stale features agree far 
 
 
 class Bench:
-    """Captions, stored features and outputs of one split, rows aligned; `examples` are its first images."""
+    """Captions, stored features and outputs of one split, rows aligned; `examples` are its first images. Of
+    `asked_codes`, or of some that are chosen, `shown_codes` are to show who uses them.
+    """
 
-    def __init__(self, workspace: Workspace, split: Split, shown: int) -> None:
+    def __init__(self, workspace: Workspace, split: Split, shown: int, asked_codes: Sequence[int] = ()) -> None:
         self.workspace, self.split, self.recipe = workspace, split, workspace.recipe
-        self.captions = split.captions
+        self.captions, self.asked_codes = split.captions, asked_codes
+        self.shown_codes: list[ShownCode] = []
         self.examples = [
             Example(caption, split.images.image(i)) for i, caption in enumerate(self.captions[: min(shown, len(split))])
         ]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seed_dist.errors import MismatchError
 from seed_dist.eval.metrics import perplexity
+from seed_dist.models.code_spacing import nearest_other, spacing_of
 
 
 def score(codes: Tensor, size: int) -> dict[str, Any]:
@@ -34,3 +35,9 @@ def score(codes: Tensor, size: int) -> dict[str, Any]:
         "position_perplexity": [perplexity(column) for column in positions],
         "counts": counts.tolist(),
     }
+
+
+def spacing(code_vectors: Tensor) -> dict[str, Any]:
+    """How far the codes [K, c] of the exported codebook lie from their nearest other ones."""
+    nearest = nearest_other(code_vectors).tolist()
+    return {"spacing": spacing_of(code_vectors)._asdict(), "nearest_distances": nearest}

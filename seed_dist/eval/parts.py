@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from seed_dist.eval import attributes, causality, codebook, generation, reconstruction, retrieval
+from seed_dist.eval import attributes, causality, codebook, gallery, generation, reconstruction, retrieval
 from seed_dist.eval.bench import Bench
-from seed_dist.eval.results import RetrievalExamples
+from seed_dist.eval.results import RetrievalExamples, ShownCode
 from seed_dist.models.captions import clean_caption
 
 _CAUSALITY_IMAGES = 4
+_IMAGES_OF_A_CODE = 10
 _QUERIES_SHOWN, _CAPTIONS_DEEP, _IMAGES_DEEP = 6, 3, 5
 
 
@@ -69,9 +71,30 @@ def rebuilding(bench: Bench, numbers: dict[str, Any]) -> None:
 
 
 def code_usage(bench: Bench, numbers: dict[str, Any]) -> None:
-    numbers["codebook"] = codebook.score(bench.codes, bench.workspace.tokenizer.quantizer.config.size)
+    quantizer = bench.workspace.tokenizer.quantizer.quantizer
+    numbers["codebook"] = codebook.score(bench.codes, quantizer.config.size) | codebook.spacing(
+        quantizer.code_vectors()
+    )
     for example, codes in zip(bench.examples, bench.codes.tolist(), strict=False):
         example.codes = codes
+
+
+def images_of_codes(bench: Bench, numbers: dict[str, Any]) -> None:
+    """Images that use some of the codes."""
+    model = bench.workspace.tokenizer.quantizer
+    codes, images = bench.codes, bench.split.images
+    blocks = []
+    with torch.no_grad():
+        for block in bench.causal.split(bench.recipe.eval.batch_size):
+            vectors = model.quantizer.compared(model.encode_vectors(block.to(bench.workspace.device)))
+            blocks.append(gallery.margins(vectors.flatten(0, 1), model.quantizer.code_vectors()).cpu())
+    margin = torch.cat(blocks).view(codes.shape)
+    uses = gallery.gallery(codes, margin, model.config.size, bench.asked_codes, _IMAGES_OF_A_CODE)
+    numbers["codebook"]["gallery"] = gallery.as_numbers(uses)
+    bench.shown_codes += [
+        ShownCode(use, [images.image(row) for row, _ in use.rows], [bench.captions[row] for row, _ in use.rows])
+        for use in uses
+    ]
 
 
 def left_to_right(bench: Bench, numbers: dict[str, Any]) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 from PIL import Image
 
+from seed_dist.eval.gallery import CodeUse
 from seed_dist.eval.reader import Reading
 from seed_dist.eval.retrieval import Query
+from seed_dist.status.reference import Comparison
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,15 @@ class Example:
 
 
 @dataclass
+class ShownCode:
+    """One code with the images and captions of `use.rows`."""
+
+    use: CodeUse
+    images: list[Image.Image]
+    captions: list[str]
+
+
+@dataclass
 class RetrievalExamples:
     """Queries to show; rows refer to `images` and `captions`, which hold the rows that occur."""
 
@@ -64,3 +75,5 @@ class Results:
     unseen: list[Example] = field(default_factory=list)  # of the held-out pairs
     retrieval: RetrievalExamples | None = None
     journals: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # per stage
+    codes: list[ShownCode] = field(default_factory=list)
+    references: dict[str, Comparison] = field(default_factory=dict)  # per stage

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from seed_dist.config import STAGES
-from seed_dist.errors import SeedDistError, UnavailableError
+from seed_dist.errors import DataError, SeedDistError, UnavailableError
 from seed_dist.eval import parts
 from seed_dist.eval.bench import Bench
 from seed_dist.eval.results import Gap, Results, RetrievalExamples
@@ -16,6 +17,7 @@ from seed_dist.eval.targets import judge
 from seed_dist.eval.workspace import Split, Workspace
 from seed_dist.glyphs.scenes import parse_caption
 from seed_dist.obs.journal import JOURNAL, read_journal
+from seed_dist.status.facts import RunReader
 
 UNSEEN = "heldout"  # the split whose (colour, glyph) pairs training never had
 _SHOWN, _SHOWN_UNSEEN = 18, 8
@@ -28,6 +30,7 @@ PARTS: tuple[tuple[str, Measure], ...] = (
     ("retrieval.embedding", parts.retrieval_embedding),
     ("causality", parts.left_to_right),
     ("codebook", parts.code_usage),
+    ("images of codes", parts.images_of_codes),
     ("retrieval.codes", parts.retrieval_codes),
     ("reconstruction", parts.rebuilding),
     ("pictures from codes", parts.repainting),
@@ -37,13 +40,15 @@ PARTS: tuple[tuple[str, Measure], ...] = (
 UNSEEN_PARTS: tuple[tuple[str, Measure], ...] = PARTS[-2:]
 
 
-def evaluate(workspace: Workspace, split_name: str) -> Results:
-    """All measurements on one split, and captions and generation on the held-out pairs where there are any."""
+def evaluate(workspace: Workspace, split_name: str, asked_codes: Sequence[int] = ()) -> Results:
+    """All measurements on one split, and captions and generation on the held-out pairs where there are any. Images are
+    shown of `asked_codes`, or of codes that are chosen.
+    """
     split = Split(
         workspace, split_name
     )  # without images and captions nothing can be measured: this error is the user's
-    bench = Bench(workspace, split, _SHOWN)
-    results = Results(examples=bench.examples)
+    bench = Bench(workspace, split, _SHOWN, asked_codes)
+    results = Results(examples=bench.examples, codes=bench.shown_codes)
     of_grammar = parse_caption(bench.captions[0]) is not None
     results.numbers = {
         "recipe": workspace.recipe.name,
@@ -63,6 +68,9 @@ def evaluate(workspace: Workspace, split_name: str) -> Results:
         _run(UNSEEN_PARTS, unseen, results, numbers)
     results.numbers["targets"] = judge(results.numbers) if of_grammar else {}
     results.journals = {stage: read_journal(workspace.work / stage / JOURNAL) for stage in STAGES}
+    for stage in STAGES:
+        with suppress(DataError):  # a stage that was not trained here, only exported
+            results.references[stage] = RunReader(workspace.work / stage).facts().reference
     return results
 
 

@@ -18,6 +18,16 @@ class Usage(NamedTuple):
     perplexity: float
 
 
+class Ages(NamedTuple):
+    """For how many recorded global batches codes were not used, since they were drawn anew where that is later: median,
+    90 % quantile and maximum over all codes; `dead`: how many codes for at least `dead_after`."""
+
+    median: float
+    p90: float
+    oldest: int
+    dead: int
+
+
 def usage_of(counts: Tensor) -> Usage:
     """Usage of a table of counts [K]; zeros when nothing was counted."""
     total = counts.sum()
@@ -58,3 +68,8 @@ class CodeUsage(nn.Module):
 
     def usage(self) -> Usage:
         return usage_of(self.window.sum(0))
+
+    def ages(self, dead_after: int) -> Ages:
+        """Equal on all ranks, and the same after a resume: `idle` comes from global counts and is in checkpoints."""
+        median, p90 = torch.quantile(self.idle.double(), self.idle.new_tensor([0.5, 0.9], dtype=torch.float64)).tolist()
+        return Ages(median, p90, int(self.idle.max()), int((self.idle >= dead_after).sum()))

@@ -51,7 +51,7 @@ class VectorQuantizer(nn.Module):
 
     def forward(self, encoded: Tensor) -> Quantized:
         """Encoded vectors [.., c] -> Quantized, all in fp32. The values of `vectors` are exactly those of the codes."""
-        z = self._on_sphere(encoded.float())
+        z = self.compared(encoded)
         codebook = self.code_vectors()
         codes = nearest_codes(z.flatten(0, -2), codebook).view(z.shape[:-1])
         e = F.embedding(codes, codebook)
@@ -65,12 +65,16 @@ class VectorQuantizer(nn.Module):
 
     def codes(self, encoded: Tensor) -> Tensor:
         """Encoded vectors [.., c] -> int64 [..]; always compared in fp32."""
-        z = self._on_sphere(encoded.float())
+        z = self.compared(encoded)
         return nearest_codes(z.flatten(0, -2), self.code_vectors()).view(z.shape[:-1])
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes [..] -> their vectors [.., c] in fp32."""
         return F.embedding(codes, self.code_vectors())
+
+    def compared(self, encoded: Tensor) -> Tensor:
+        """Encoded vectors [.., c] in fp32, as they are compared with `code_vectors`."""
+        return self._on_sphere(encoded.float())
 
     def code_vectors(self) -> Tensor:
         """All code vectors [size, c] in fp32, as they are compared and decoded."""
@@ -95,18 +99,19 @@ class VectorQuantizer(nn.Module):
         return self.usage_statistics.usage()
 
     @torch.no_grad()
-    def revive(self, candidates: Tensor, seed: int) -> Revival:
-        """Re-draw the codes that were idle for `revive_after_steps` recorded batches from `candidates` [N, c].
+    def revive(self, candidates: Tensor, seed: int, after_steps: int | None = None) -> Revival:
+        """Re-draw the codes that were idle for `after_steps` recorded batches from `candidates` [N, c]. Where that is
+        not given it is `revive_after_steps`.
 
         `candidates` are encoded vectors of the current global batch, gathered, so equal on all ranks; the draw
         depends on `seed` and the number of recorded batches, so all ranks agree. Nothing is drawn when
-        `revive_after_steps` is 0.
+        that is 0.
 
         This writes the module's parameter only. An engine that keeps an fp32 master copy (ZeRO) overwrites the
         parameter from it in the next step, so the caller must write `values` into rows `rows` of the master copy too,
         and should zero the Adam moments of those rows.
         """
-        after = self.config.revive_after_steps
+        after = self.config.revive_after_steps if after_steps is None else after_steps
         idle = self.usage_statistics.idle
         rows = (idle >= after).nonzero().flatten() if after > 0 else idle.new_empty(0)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + int(self.usage_statistics.steps))

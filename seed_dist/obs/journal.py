@@ -7,6 +7,7 @@
     {"event": "checkpoint", "step": 500, "path": "step_00000500", "blocked_s": 0.01, ...}        complete on the disk
     {"event": "skipped",    "step": 512, ...}                                gradients were not finite: nothing changed
     {"event": "rollback",   "step": 500, "spike_step": 620, ...}             to the state after 500 steps
+    {"event": "collapse",   "step": 620, "perplexity": 3.1, "remedies": [...], ...}   of the codebook; what was done
     {"event": "straggler",  "step": 600, "rank": 3, "own_s_by_rank": [...]}  all wait for that rank
     {"event": "stop",       "step": 700, "reason": "SIGTERM"}   {"event": "finished", "step": 1000}
 

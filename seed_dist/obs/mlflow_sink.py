@@ -47,7 +47,7 @@ _LONGEST_PARAMETER = 500  # characters that every MLflow version accepts
 _LONGEST_TAG = 4000
 _PARAMETERS = 100  # MLflow's limit per call
 _LARGEST_FILE_BYTES = 20 << 20
-_ARTIFACTS = (RUN, "receipt.*", "export/*.json", "export/*.md", "../report.json", "../report.html")
+_ARTIFACTS = (RUN, "receipt.*", "export/*.json", "export/*.md", "../report.*", "../model_card.md")
 _LOG = logging.getLogger("seed_dist")
 
 

@@ -46,6 +46,7 @@ _FREE_OPTIONS = (
     "spike_patience",
     "max_rollbacks",
     "replica_check_every",
+    "on_collapse",
 )
 _PACKAGES = (
     "torch",

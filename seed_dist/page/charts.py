@@ -26,6 +26,16 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Ribbon:
+    """What lies between two lines, behind all others."""
+
+    label: str
+    xs: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclass(frozen=True)
 class _Frame:
     """Maps values to places in the drawing."""
 
@@ -64,17 +74,30 @@ def binned(xs: Sequence[float], ys: Sequence[float], points: int = _POINTS) -> t
     return [sum(x for x, _ in b) / len(b) for b in bins], [sum(y for _, y in b) / len(b) for b in bins]
 
 
-def lines(series: Sequence[Series], title: str, x_label: str, y_label: str, covers: Sequence[float] = (0.0,)) -> Html:
-    """A line chart with its legend, from x = 0; the y axis covers `covers` and the data. `title` also describes it."""
+def lines(
+    series: Sequence[Series],
+    title: str,
+    x_label: str,
+    y_label: str,
+    covers: Sequence[float] = (0.0,),
+    ribbon: Ribbon | None = None,
+) -> Html:
+    """A line chart with its legend, from x = 0; the y axis covers `covers`, the data and `ribbon`. `title` also
+    describes it.
+    """
     drawn = [Series(one.label, *binned(one.xs, one.ys)) for one in series]
     drawn = [one for one in drawn if one.xs]
     if not drawn:
         return tag("p", f"{title}: nothing was recorded.", class_="note")
+    behind_ = [ribbon] if ribbon is not None else []
     frame, x_ticks, y_ticks = _frame(
-        [0.0, *(x for one in drawn for x in one.xs)], [*covers, *(y for one in drawn for y in one.ys)]
+        [0.0, *(x for one in drawn for x in one.xs), *(x for one in behind_ for x in one.xs)],
+        [*covers, *(y for one in drawn for y in one.ys), *(y for one in behind_ for y in (*one.low, *one.high))],
     )
-    paths = [part for index, one in enumerate(drawn) for part in _strokes(frame, one, index)]
-    legend = [tag("li", _swatch(index), one.label) for index, one in enumerate(drawn)] if len(drawn) > 1 else []
+    paths = [_between(frame, one) for one in behind_]
+    paths += [part for index, one in enumerate(drawn) for part in _strokes(frame, one, index)]
+    legend = [tag("li", _swatch(index), one.label) for index, one in enumerate(drawn)]
+    legend = [*legend, *(tag("li", _ribbon_swatch(), one.label) for one in behind_)] if drawn[1:] or behind_ else []
     ends = "; ".join(f"{one.label}: from {one.ys[0]:.3g} to {one.ys[-1]:.3g}" for one in drawn)
     return _figure(title, f"{title}. {ends}.", [*_axes(frame, x_ticks, y_ticks, x_label, y_label), *paths], legend)
 
@@ -97,6 +120,17 @@ def _nearest(one: Series, x: float) -> str:
     place = bisect.bisect_left(one.xs, x)
     around = [i for i in (place - 1, place) if 0 <= i < len(one.xs)]
     return f"{one.ys[min(around, key=lambda i: abs(one.xs[i] - x))]:.4g}"
+
+
+def bars(values: Sequence[float], description: str) -> Html:
+    """A small row of bars without axes, one per value from the left, the longest as high as the drawing."""
+    high = max(values, default=0) or 1
+    drawn = [
+        tag("rect", x=i + 0.1, y=round(10 - 10 * value / high, 2), width=0.8, height=round(10 * value / high, 2))
+        for i, value in enumerate(values)
+    ]
+    box = f"0 0 {len(values)} 10"
+    return tag("svg", drawn, viewBox=box, preserveAspectRatio="none", class_="bars", role="img", aria_label=description)
 
 
 def area(values: Sequence[float], title: str, x_label: str, y_label: str, description: str) -> Html:
@@ -170,6 +204,13 @@ def _strokes(frame: _Frame, one: Series, index: int) -> list[Html]:
     return [tag("path", d=outline, class_=f"line line{index % STYLES}"), *(dots if len(dots) <= _DOTTED else [])]
 
 
+def _between(frame: _Frame, one: Ribbon) -> Html:
+    above = [(frame.x(x), frame.y(y)) for x, y in zip(one.xs, one.high, strict=True)]
+    below = [(frame.x(x), frame.y(y)) for x, y in zip(one.xs, one.low, strict=True)]
+    outline = "L".join(f"{x},{y}" for x, y in (*above, *reversed(below)))
+    return tag("path", d=f"M{outline}Z", class_="ribbon")
+
+
 def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str, y_label: str) -> list[Html]:
     parts = []
     for value in y_ticks:
@@ -194,6 +235,11 @@ def _short(value: float) -> str:
 def _swatch(index: int) -> Html:
     stroke = tag("line", x1=0, x2=24, y1=4, y2=4, class_=f"line line{index % STYLES}")
     return tag("svg", stroke, viewBox="0 0 24 8", width=24, height=8, aria_hidden="true")
+
+
+def _ribbon_swatch() -> Html:
+    area_ = tag("rect", x=0, y=0, width=24, height=8, class_="ribbon")
+    return tag("svg", area_, viewBox="0 0 24 8", width=24, height=8, aria_hidden="true")
 
 
 def _figure(title: str, description: str, parts: Sequence[Html], legend: Sequence[Html]) -> Html:

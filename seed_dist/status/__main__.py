@@ -15,7 +15,6 @@ silent for too long, 3 no run there.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -38,7 +37,7 @@ def main() -> None:
     readers = [RunReader(run) for path in args.runs for run in find_runs(path)]
     facts = [reader.facts() for reader in readers]
     if args.json:
-        print(json.dumps([dataclasses.asdict(one) for one in facts], indent=2))
+        print(json.dumps([one.as_dict() for one in facts], indent=2))
     else:
         print("\n\n".join(map(status_text, facts)))
     if args.html:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import time
@@ -15,6 +16,8 @@ from seed_dist.errors import DataError
 from seed_dist.obs.journal import JOURNAL, Record
 from seed_dist.status.history import History, figures, saving_s
 from seed_dist.status.liveness import Life, look
+from seed_dist.status.nodes import NodeMemory, node_memory
+from seed_dist.status.reference import Comparison, compare
 
 RUN = "run.json"
 _EXPORT, _INCIDENTS = "export", "incidents"
@@ -43,11 +46,20 @@ class Facts:
     validation_step: int | None
     data_wait_share: float | None
     skipped: int
-    memory_bytes: int | None
+    memory_bytes: int | None  # peak of the training's processes, where the demo measured it
+    nodes: list[NodeMemory]
     checkpoint: dict[str, Any] | None  # step, path, age_s, seconds
     incidents: list[dict[str, Any]]  # time_s, step, kind, what
     attempts: list[dict[str, Any]]  # step, time_s, hosts, world_size, slurm_job
+    reference: Comparison  # with what reference runs of the recipe did
     age_s: float  # since the run began
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts: all but the reference runs' own curves, with what is said of them in words."""
+        values = dataclasses.asdict(self)
+        del values["reference"]["bands"]
+        values["reference"]["words"] = self.reference.words()
+        return values
 
 
 class RunReader:
@@ -66,6 +78,13 @@ class RunReader:
     def training(self) -> Mapping[str, Any]:
         section: Mapping[str, Any] = self.record["recipe"][f"{self.stage}_training"]
         return section
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """Of each split that it trains on, as far as the journal was read."""
+        told = [record for record in self.history.events if record["event"] == "data"]
+        splits: Mapping[str, Any] = told[-1].get("splits", {}) if told else {}
+        return {name: int(part["samples"]) for name, part in splits.items()}
 
     def facts(self, has_ended: bool = False) -> Facts:
         """As things are now. `has_ended`: the training says so, though its process may still be there."""
@@ -96,10 +115,12 @@ class RunReader:
             validation_step=history.validation["step"] if history.validation else None,
             data_wait_share=_share(means.get("data_wait_s"), means.get("step_s")),
             skipped=len(history.skipped_steps),
-            memory_bytes=self._memory_bytes(means),
+            memory_bytes=_read_json(self.folder.parent / "peak_memory_bytes.json").get(f"train_{self.stage}"),
+            nodes=node_memory(self.folder, float(history.starts[-1]["time_s"]) if history.starts else 0.0),
             checkpoint=self._checkpoint(now),
             incidents=self._incidents(),
             attempts=self._attempts(),
+            reference=compare(self.record, self.samples, history.curves),
             age_s=now - float(history.events[0]["time_s"]) if history.events else 0.0,
         )
 
@@ -129,13 +150,6 @@ class RunReader:
         spent_s = float(recent[-1]["time_s"]) - float(recent[0]["time_s"])
         steps = recent[-1]["step"] - recent[0]["step"] if what == "step" else len(recent) - 1
         return spent_s / steps if steps > 0 else None
-
-    def _memory_bytes(self, means: Mapping[str, float]) -> int | None:
-        """What the journal says, or the demo measured."""
-        logged = [value for name, value in means.items() if name.endswith("memory_bytes")]
-        peaks = _read_json(self.folder.parent / "peak_memory_bytes.json")
-        known = max(logged, default=None) or peaks.get(f"train_{self.stage}")
-        return None if known is None else int(known)
 
     def _checkpoint(self, now: float) -> dict[str, Any] | None:
         record = self.history.checkpoint
@@ -216,6 +230,8 @@ _MEANING = {
 def _incident(record: Record) -> dict[str, Any]:
     others = {name: value for name, value in record.items() if name not in ("event", "step", "time_s")}
     meaning = _MEANING.get(record["event"])
+    if record["event"] == "rollback" and "collapse_step" in record:
+        meaning = "back from step {collapse_step}, where the codebook had collapsed"
     if record["event"] == "stop" and record.get("reason") is None:
         meaning = "asked to stop by a signal to another rank"
     listed = ", ".join(f"{name} {value}" for name, value in others.items())

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from seed_dist.fsio import atomic_file
 from seed_dist.obs.progress import format_seconds
-from seed_dist.page.charts import STYLES, Series, behind, lines
+from seed_dist.page.charts import STYLES, Ribbon, Series, behind, lines
 from seed_dist.page.document import head
 from seed_dist.page.markup import Html, table, tag
 from seed_dist.status import text
 from seed_dist.status.facts import Facts, RunReader
 from seed_dist.status.history import Curve
+from seed_dist.status.reference import Comparison
 
 PAGE = "live.html"
 RELOAD_S = 60
@@ -24,12 +25,21 @@ _CHARTS: tuple[tuple[str, str, tuple[float, ...], tuple[str, ...]], ...] = (
     ("Learning rate", "learning rate", (0.0,), ("lr",)),
     ("Gradient norm", "norm", (0.0,), ("grad_norm",)),
     ("Loss scale", "loss scale", (0.0,), ("loss_scale",)),
-    ("Share of the codes in use", "share", (0.0, 1.0), ("codes_used_fraction",)),
-    ("Perplexity of the codes", "codes", (0.0,), ("codes_perplexity",)),
+    ("Share of the codes in use", "share", (0.0, 1.0), ("codes_used_fraction", "validation/codes_used_fraction")),
+    ("Perplexity of the codes", "codes", (0.0,), ("codes_perplexity", "validation/codes_perplexity")),
+    ("Steps since a code was used last", "steps", (0.0,), ("codes_age_median", "codes_age_p90", "codes_age_oldest")),
+    (
+        "Distance of a code to its nearest other one",
+        "distance",
+        (0.0,),
+        tuple(f"validation/codes_nearest_{name}" for name in ("p5", "median", "p95")),
+    ),
+    ("Dead codes, and near-duplicates", "codes", (0.0,), ("codes_dead", "validation/codes_near_duplicates")),
     ("Samples per second", "samples/s", (0.0,), ("samples_per_s",)),
     ("Seconds of a step, and of those waiting for data", "seconds", (0.0,), ("step_s", "data_wait_s")),
     ("Seconds that a checkpoint took", "seconds", (0.0,), ("checkpoint_s",)),
 )
+_WITH_BAND = 3  # curves of a chart at most that is drawn with the band of its first one
 _SIGNS = {"training": "▶", "finished": "✓", "stopped": "❚❚", "died": "✗", "silent": "?"}
 
 
@@ -69,15 +79,19 @@ def _facts(facts: Facts) -> Html:
     rows = [
         ("step", f"{facts.step:,} of {facts.steps:,}"),
         *((name, text.number(value)) for name, value in text.losses(facts.figures).items()),
+        ("beside reference runs", facts.reference.words()),
         ("learning rate", text.number(facts.figures.get("lr"))),
         ("gradient norm", text.number(facts.figures.get("grad_norm"))),
         ("loss scale", text.number(facts.figures.get("loss_scale"))),
         ("skipped steps", f"{facts.skipped:,}"),
         ("codebook", text.codebook(facts.figures)),
+        ("unused codes", text.code_ages(facts.figures)),
+        ("distances of codes", text.code_distances(facts.validation)),
         ("speed", text.speed(facts)),
         ("last checkpoint", text.checkpoint(facts.checkpoint)),
-        ("memory", f"{facts.memory_bytes:,} bytes" if facts.memory_bytes else ""),
-        *((f"validation, {name}", text.number(value)) for name, value in facts.validation.items()),
+        ("peak memory", f"{facts.memory_bytes:,} bytes" if facts.memory_bytes else ""),
+        *((f"memory of {node.host}", text.memory(node)) for node in facts.nodes),
+        *((f"validation, {name}", text.number(v)) for name, v in text.of_validation(facts.validation).items()),
     ]
     cells = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in rows if value]
     caption = tag("caption", "Means over the last logged steps, and the last validation")
@@ -105,7 +119,7 @@ def _attempts(facts: Facts) -> Html:
 
 def _curves(reader: RunReader, facts: Facts) -> Html:
     curves = reader.history.curves
-    shares = [name for name in curves if name.startswith("validation/") and "loss" not in name]
+    shares = [n for n in curves if n.startswith("validation/") and "loss" not in n and "/codes_" not in n]
     named = (
         ("Loss", "loss", (0.0,), ["loss", *(n for n in curves if n.startswith("validation/") and "loss" in n)]),
         ("Parts of the loss", "loss", (0.0,), [name for name in text.losses(facts.figures) if name != "loss"]),
@@ -115,8 +129,9 @@ def _curves(reader: RunReader, facts: Facts) -> Html:
     charts = []
     for title, label, covers, names in named:
         for first in range(0, len(names), STYLES):
-            series = [series_of(curves[name], name) for name in names[first : first + STYLES] if name in curves]
-            charts += _chart(series, title, label, covers)
+            there = [name for name in names[first : first + STYLES] if name in curves]
+            ribbon = ribbon_of(there[0], facts.reference) if there and len(names) <= _WITH_BAND else None
+            charts += _chart([series_of(curves[name], name) for name in there], title, label, covers, ribbon)
     charts += _chart(_counted(reader.history.skipped_steps), "Steps skipped so far", "steps", (0.0,))
     charts += _chart(_left(reader, facts), "Hours left, as it was to be expected", "hours", (0.0,))
     return tag("section", tag("h2", "Curves"), tag("div", charts, class_="charts"), id="curves")
@@ -126,12 +141,26 @@ def series_of(curve: Curve, label: str) -> Series:
     return Series(label.replace("_", " "), curve.xs, curve.ys)
 
 
-def _chart(series: Sequence[Series], title: str, label: str, covers: Sequence[float]) -> list[Html]:
+def ribbon_of(name: str, comparison: Comparison) -> Ribbon | None:
+    """The band of a figure, if there is one: means over steps stand in their middle, what validations measured at its
+    step.
+    """
+    band = comparison.bands.get(name)
+    if band is None:
+        return None
+    middles = [(before + step) / 2 for before, step in zip((0, *band.steps), band.steps, strict=False)]
+    xs = band.steps if name.startswith("validation/") else middles
+    return Ribbon(f"{comparison.runs} reference runs: nine in ten lie here", xs, band.low, band.high)
+
+
+def _chart(
+    series: Sequence[Series], title: str, label: str, covers: Sequence[float], ribbon: Ribbon | None = None
+) -> list[Html]:
     """The drawing and the table behind it; nothing where nothing was recorded."""
     drawn = [one for one in series if any(math.isfinite(y) for y in one.ys)]
     if not drawn:
         return []
-    return [tag("div", lines(drawn, title, "step", label, covers), behind(drawn, title, "step"))]
+    return [tag("div", lines(drawn, title, "step", label, covers, ribbon), behind(drawn, title, "step"))]
 
 
 def _counted(steps: Sequence[int]) -> list[Series]:

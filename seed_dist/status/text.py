@@ -9,8 +9,10 @@ from typing import Any
 
 from seed_dist.obs.progress import format_seconds
 from seed_dist.status.facts import Facts
+from seed_dist.status.nodes import NodeMemory
 
 _INCIDENTS_SHOWN = 12  # the last ones
+_NODES_SHOWN = 8
 _OWN_LINES = frozenset({"own_s", "lr", "grad_norm", "loss_scale", "samples_per_s", "step_s", "data_wait_s"})
 _USAGE, _PERPLEXITY = "codes_used_fraction", "codes_perplexity"
 _GIB = 2**30
@@ -35,14 +37,24 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
     yield "time left", format_seconds(facts.left_s) if facts.left_s is not None else ""
     yield "last line", f"{ago(facts.silent_s)}" if facts.silent_s is not None else ""
     yield "losses", named(losses(facts.figures))
-    yield "validation", f"{named(facts.validation)}, at step {facts.validation_step:,}" if facts.validation else ""
+    yield (
+        "validation",
+        f"{named(of_validation(facts.validation))}, at step {facts.validation_step:,}" if facts.validation else "",
+    )
+    yield "reference", facts.reference.words()
     yield "learning rate", number(facts.figures.get("lr"))
     yield "gradient norm", number(facts.figures.get("grad_norm"))
     yield "loss scale", number(facts.figures.get("loss_scale"))
     yield "skipped steps", f"{facts.skipped:,}"
     yield "codebook", codebook(facts.figures)
+    yield "unused codes", code_ages(facts.figures)
+    yield "distances", code_distances(facts.validation)
     yield "speed", speed(facts)
-    yield "memory", f"{facts.memory_bytes / _GIB:.2f} GiB" if facts.memory_bytes else ""
+    yield "peak memory", f"{facts.memory_bytes / _GIB:.2f} GiB" if facts.memory_bytes else ""
+    for node in facts.nodes[:_NODES_SHOWN]:
+        yield f"memory of {node.host}", memory(node)
+    if len(facts.nodes) > _NODES_SHOWN:
+        yield "further nodes", f"{len(facts.nodes) - _NODES_SHOWN:,}; --json lists them"
     yield "checkpoint", checkpoint(facts.checkpoint)
     for number_, attempt in enumerate(facts.attempts, 1):
         yield f"attempt {number_}", attempt_words(attempt)
@@ -50,17 +62,45 @@ def _lines(facts: Facts) -> Iterator[tuple[str, str]]:
 
 def losses(figures: Mapping[str, float]) -> dict[str, float]:
     """Loss and its parts: all that is logged of a step beside what has a line of its own."""
-    return {
-        name: value
-        for name, value in figures.items()
-        if name not in _OWN_LINES and not name.startswith("codes_") and not name.endswith("memory_bytes")
-    }
+    return {name: value for name, value in figures.items() if name not in _OWN_LINES and not name.startswith("codes_")}
+
+
+def of_validation(figures: Mapping[str, float]) -> dict[str, float]:
+    """All that has no line of its own."""
+    return {name: value for name, value in figures.items() if not name.startswith("codes_near")}
 
 
 def codebook(figures: Mapping[str, float]) -> str:
     if _USAGE not in figures:
         return ""
     return f"{figures[_USAGE]:.1%} of the codes in use, perplexity {number(figures.get(_PERPLEXITY))}"
+
+
+def code_ages(figures: Mapping[str, float]) -> str:
+    """For how long codes were not used."""
+    if "codes_age_oldest" not in figures:
+        return ""
+    median, p90, oldest, dead = (
+        number(figures.get(f"codes_{name}")) for name in ("age_median", "age_p90", "age_oldest", "dead")
+    )
+    return f"not used for {median} steps (median of codes), {p90} (90 %), {oldest} (longest); {dead} dead"
+
+
+def code_distances(validation: Mapping[str, float]) -> str:
+    """Of each code to its nearest other one."""
+    if "codes_nearest_median" not in validation:
+        return ""
+    p5, median, p95 = (number(validation.get(f"codes_nearest_{name}")) for name in ("p5", "median", "p95"))
+    near = number(validation.get("codes_near_duplicates"))
+    return f"to the nearest other code {median} (median), {p5} to {p95} for 90 % of codes; {near} near-duplicates"
+
+
+def memory(node: NodeMemory) -> str:
+    """Host and fullest GPU of a node, at its newest sample."""
+    text = f"{node.host_used_bytes / _GIB:.1f} of {node.host_total_bytes / _GIB:.1f} GiB"
+    if node.gpu_used_bytes is not None and node.gpu_total_bytes is not None:
+        text += f", fullest GPU {node.gpu_used_bytes / _GIB:.1f} of {node.gpu_total_bytes / _GIB:.1f} GiB"
+    return f"{text}, {ago(node.age_s)}"
 
 
 def speed(facts: Facts) -> str:

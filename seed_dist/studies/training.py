@@ -55,13 +55,13 @@ class Plan:
     def link(self, arm: Arm, seed: int) -> None:
         """Make the arm's folder, with links to what it shares."""
         folder, common = arm_folder(self.work, arm, seed), self.work / COMMON
-        _link(folder / "images", common / "images")
+        link(folder / "images", common / "images")
         target = load_recipe(self.recipe, self.overrides).codebook.generation_target
         for name in ("patches", target):
-            _link(folder / "features" / name, common / "features" / name)
+            link(folder / "features" / name, common / "features" / name)
         if arm.takes_from is not None:
             for name in _taken(arm):
-                _link(folder / name, arm_folder(self.work, arm.takes_from, seed) / name)
+                link(folder / name, arm_folder(self.work, arm.takes_from, seed) / name)
 
 
 def with_parents(arms: tuple[Arm, ...]) -> list[Arm]:
@@ -80,7 +80,7 @@ def _taken(arm: Arm) -> Iterator[str]:
         yield f"features/{_FEATURES[stage]}"
 
 
-def _link(link: Path, target: Path) -> None:
+def link(link: Path, target: Path) -> None:
     """A relative link, so that the whole folder of the studies can be moved."""
     if not link.is_symlink():
         link.parent.mkdir(parents=True, exist_ok=True)

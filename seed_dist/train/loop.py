@@ -2,8 +2,8 @@
 
 Per step: fetch the micro-batches; forward and backward each; one optimizer step, on which all ranks agree that it was
 applied; advance the position; meet the other ranks; log, validate and save when due, or save and leave when any rank
-was asked to stop, or go back to the newest checkpoint when the loss has a spike. Checkpoints are written in the
-background; what the ranks tell each other when they meet says how that went.
+was asked to stop, or go back to a checkpoint when the loss has a spike or the codebook has collapsed. Checkpoints are
+written in the background; what the ranks tell each other when they meet says how that went.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from contextlib import closing
 
 from seed_dist.faults import fault_point
 from seed_dist.train.boundary import mean_loss, meet
+from seed_dist.train.collapse import answer_collapse
 from seed_dist.train.events import count_skip, log_step, validate
 from seed_dist.train.replicas import check_replicas
 from seed_dist.train.run import Outcome, Run
 from seed_dist.train.saving import save, settle
 from seed_dist.train.schedule import learning_rate
-from seed_dist.train.spikes import is_spike, roll_back
+from seed_dist.train.spikes import answer_spike, is_spike
 from seed_dist.train.state import seed_everything
 from seed_dist.train.steps import StepData, steps_ahead
 from seed_dist.train.stragglers import OwnTime
@@ -83,7 +84,9 @@ def _train(run: Run, last_step: int, steps: Iterable[StepData]) -> Outcome | Non
         if state.step % training.validate_every == 0 or state.step == training.steps:
             beat("validate", state.step)
             validate(run)
-        if result.applied and is_spike(state, boundary.loss, training) and roll_back(run):
+        if result.applied and is_spike(state, boundary.loss, training) and answer_spike(run):
+            return None
+        if result.applied and answer_collapse(run):
             return None
         is_stopping = boundary.stop and not is_last
         # What is saved in the middle of a spike would be gone back to.

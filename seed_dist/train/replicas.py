@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from seed_dist.dist.comm import Comm
 from seed_dist.errors import TrainingError
 
+_MIX = 0x1E3779B97F4A7C15  # any large odd number; SplitMix64's without its highest bit
+_BLOCK = 1 << 24  # numbers at a time: 128 MiB as int64
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -46,6 +48,12 @@ def check_replicas(module: nn.Module, comm: Comm) -> None:
 
 
 def _digest(tensor: Tensor) -> Tensor:
-    """The sum of the bits as whole numbers, modulo 2^64: any single flipped bit changes it."""
-    words = tensor.detach().contiguous()
-    return words.view(_WORDS[words.element_size()]).sum(dtype=torch.int64)
+    """The sum modulo 2^64 of the bits as whole numbers, each times an odd number that its place gives: any single
+    flipped bit changes it, and so do values that have changed places, such as codes that were drawn in another order.
+    """
+    words = tensor.detach().contiguous().view(-1)
+    blocks = words.view(_WORDS[words.element_size()]).split(_BLOCK)
+    places = torch.arange(min(_BLOCK, len(words)), device=words.device) * _MIX
+    odd = (places ^ (places >> 32)) * _MIX | 1  # no linear function of the place: rows of equal sums may change theirs
+    sums = [(block * odd[: len(block)]).sum() * (2 * n + 1) for n, block in enumerate(blocks)]
+    return torch.stack(sums).sum()

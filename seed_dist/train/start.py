@@ -22,12 +22,14 @@ from seed_dist.dist.engine import Engine, start_engine
 from seed_dist.dist.precision import precision_on
 from seed_dist.dist.preempt import StopRequest
 from seed_dist.errors import CheckpointError, TrainingError
-from seed_dist.fsio import atomic_folder, fingerprint, folder_lock
+from seed_dist.fsio import atomic_folder, fingerprint, folder_lock, write_text
 from seed_dist.obs.journal import JOURNAL, Journal
 from seed_dist.obs.live_page_process import kept_live_page
 from seed_dist.obs.mlflow_process import Tracking, copied_to_mlflow
+from seed_dist.obs.model_card import CARD, Training, export_card
 from seed_dist.obs.progress import Progress
 from seed_dist.obs.provenance import attempt, check_run, record_run
+from seed_dist.status.facts import RunReader
 from seed_dist.train.data import StageData, order_of
 from seed_dist.train.loop import train
 from seed_dist.train.parameter_groups import parameter_groups
@@ -85,6 +87,7 @@ def run_stage(request: Request, data: StageData, comm: Comm, stop: StopRequest |
             stage.prepare()  # before the engine copies the parameters into its fp32 masters
         engine = _start_engine(recipe, request.stage, stage, comm)
         state = _load(start, engine) if start else TrainState()
+        stage.memory = state.stage_memory
         saver = _saver(folder / CHECKPOINTS, engine, training, state, start)
         # Everything that a wrong option can break has been built: from here on the folder belongs to this
         # configuration.
@@ -219,6 +222,15 @@ def _describe(training: TrainConfig, state: TrainState, start: _Start | None, en
     )
 
 
+def _training(folder: Path) -> Training:
+    """What the run directory tells of itself, for the model card."""
+    reader = RunReader(folder)
+    facts, validation = reader.facts(has_ended=True), reader.history.validation or {}
+    count = validation.get("validation_samples")
+    revision = reader.record["git"]["revision"]
+    return Training(revision, reader.samples, facts.validation, count and int(count), facts.reference.words())
+
+
 def _export(request: Request, run: Run, folder: Path) -> None:
     """Write RUN/export, complete or not at all, then say that the stage is finished."""
     run.engine.widen()
@@ -234,6 +246,7 @@ def _export(request: Request, run: Run, folder: Path) -> None:
     def export() -> None:
         with atomic_folder(folder / EXPORT) as partial:
             run.stage.export(partial, provenance)
+            write_text(partial / CARD, export_card(request.recipe, provenance, _training(folder)))
 
     on_main(run.engine.comm, export)
     run.journal.write("finished", run.state.step, export=EXPORT)

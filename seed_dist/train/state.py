@@ -28,6 +28,7 @@ class TrainState:
     rollbacks: int = 0
     odd_in_a_row: int = 0  # losses, see `train.spikes`
     recent_losses: list[float] = field(default_factory=list)
+    stage_memory: dict[str, int] = field(default_factory=dict)  # what the stage itself remembers besides tensors
 
     @property
     def batch(self) -> int:

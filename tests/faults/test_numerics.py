@@ -42,6 +42,7 @@ OVERRIDES = tuple(
 # One sample of rank 1 in batch 4 is no number. Batches 15 to 17 are fifty times too large: the second of them is a
 # spike, of which the third is left when training has gone back, and alone it is none.
 BAD_BATCH, BAD_RANK, TOO_LARGE = 4, 1, range(15, 18)
+UNIFORM = range(12, 15)
 _make_batch = CodebookStage.make_batch
 
 
@@ -62,6 +63,14 @@ def _all_bad(stage: CodebookStage, ids: Any, number: int, out: Any = None) -> di
 
 def _twice_bad(stage: CodebookStage, ids: Any, number: int, out: Any = None) -> dict[str, torch.Tensor]:
     return (_all_bad if number in (BAD_BATCH, BAD_BATCH + 1) else _make_batch)(stage, ids, number, out)
+
+
+def _uniform(stage: CodebookStage, ids: Any, number: int, out: Any = None) -> dict[str, torch.Tensor]:
+    """All vectors of a window are one and the same, so all get one code."""
+    batch = _make_batch(stage, ids, number, out)
+    if number in UNIFORM:
+        batch["causal"][:] = 0.3
+    return batch
 
 
 def _collapsed(stage: CodebookStage) -> None:
@@ -107,6 +116,13 @@ def _world(comm: Comm, folder: Path, overrides: tuple[str, ...]) -> dict[str, An
             for last_step in ends:
                 out[name] = _run(comm, folder / name, (*overrides, "codebook.size=64"), last_step)
     return out
+
+
+def _remedied(comm: Comm, folder: Path, overrides: tuple[str, ...], name: str, remedies: str) -> str:
+    """One whose batches let the codebook collapse in steps 13 to 15."""
+    change = (f"codebook_training.on_collapse={remedies}", "codebook_training.spike_deviations=0", "codebook.size=64")
+    with mock.patch.object(CodebookStage, "make_batch", _uniform):
+        return _run(comm, folder / name, (*overrides, *change, "codebook.revive_after_steps=0"))
 
 
 def _failing(comm: Comm, folder: Path, overrides: tuple[str, ...], name: str) -> str:
@@ -209,9 +225,14 @@ def test_a_step_with_a_bad_sample_on_one_rank_changes_nothing_on_any_and_names_i
     assert _adam_steps(folder / "straight", 6) == 5
 
 
+def _state(work: Path, step: int) -> dict[str, Any]:
+    text = (work / "codebook" / "checkpoints" / f"step_{step:08d}" / "state.json").read_text()
+    state: dict[str, Any] = json.loads(text)
+    return state
+
+
 def _adam_steps(work: Path, step: int) -> int:
-    state = json.loads((work / "codebook" / "checkpoints" / f"step_{step:08d}" / "state.json").read_text())
-    (count,) = set(state["engine"]["adam_steps"])
+    (count,) = set(_state(work, step)["engine"]["adam_steps"])
     return int(count)
 
 
@@ -221,7 +242,7 @@ def test_a_spike_is_gone_back_from_and_its_batches_are_left_out(fp32: Any) -> No
     # Odd since batch 15, so back to step 14; batches 14 to 16 are left out.
     facts = ("step", "spike_step", "first_batch_left_out", "last_batch_left_out")
     assert [rollback[fact] for fact in facts] == [14, 17, 14, 16]
-    state = json.loads((folder / "straight/codebook/checkpoints/step_00000030/state.json").read_text())
+    state = _state(folder / "straight", 30)
     assert (state["step"], state["batch_offset"], state["rollbacks"]) == (30, 3, 1)
     (attempt,) = attempt_folders(folder / "straight" / "codebook")
     assert json.loads((attempt / "end.json").read_text())["step"] == 30
@@ -264,6 +285,45 @@ def test_a_collapsed_codebook_is_told_once_and_revived_alike_after_a_resume(fp32
     assert [record["codes_perplexity"] for record in _records(folder / "collapsed", "step")][-1] == 1.0
     assert [record["codes_perplexity"] for record in _records(folder / "revived", "step")][-1] > 10
     _assert_same(_saved(folder / "revived", 30), _saved(folder / "revived twice", 30))
+
+
+@pytest.mark.parametrize(
+    ("remedies", "went_back"), [("[revive, raise_commitment]", False), ("[roll_back, raise_commitment]", True)]
+)
+def test_what_is_done_about_a_collapse_is_the_same_in_a_run_that_is_killed_before_and_after(
+    tmp_path: Path, remedies: str, went_back: bool
+) -> None:
+    overrides = _folders(tmp_path, ("straight", "killed"))
+
+    def run(name: str, fault: str = "") -> list[Any]:
+        return world(_remedied, 2, tmp_path, tmp_path, overrides, name, remedies, fault=fault)
+
+    assert values(run("straight")) == ["finished"] * 2
+    for step in (14, 15, 19):  # in the collapse, at the first step after what was done about it, later
+        assert run("killed", f"train.forward:1:{step}:kill")[1].code == -9
+    assert values(run("killed")) == ["finished"] * 2
+    (event,) = _records(tmp_path / "straight", "collapse")
+    assert (event["collapse_step"], event["step"]) == (15, 12 if went_back else 15)
+    assert (event["perplexity"], event["went_back"], event["commitment_weight"]) == (1.0, went_back, 2.0)
+    assert (event.get("codes_revived") or 0) > 0 or went_back
+    _assert_same(_saved(tmp_path / "straight", 30), _saved(tmp_path / "killed", 30))
+    states = [_state(tmp_path / name, 30) for name in ("straight", "killed")]
+    assert states[0] == states[1]
+    assert (states[0]["stage_memory"], states[0]["batch_offset"]) == ({"commitment_doublings": 1}, 3 * went_back)
+    names = ("codes_perplexity", "codes_age_median", "codes_age_p90", "codes_age_oldest", "codes_dead")
+    straight, killed = (
+        {record["step"]: [record[name] for name in names] for record in _records(tmp_path / name, "step")}
+        for name in ("straight", "killed")
+    )
+    assert straight == killed
+    assert max(oldest for _, _, _, oldest, _ in straight.values()) > 3
+
+
+def test_a_collapse_ends_the_run_where_that_is_asked_for(tmp_path: Path) -> None:
+    overrides = _folders(tmp_path, ("stops",))
+    said, _ = values(world(_remedied, 2, tmp_path, tmp_path, overrides, "stops", "stop"))
+    assert "step 15: the codebook has collapsed (perplexity 1.0" in said
+    assert [record["step"] for record in _records(tmp_path / "stops", "step")][-1] == 15
 
 
 def test_fp16_halves_its_scale_and_goes_on_and_a_resumed_run_has_the_same(fp16: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seed_dist.config import load_recipe
+from seed_dist.config import STAGES, load_recipe
 from seed_dist.errors import ConfigError
 from seed_dist.fsio import fingerprint
 from seed_dist.mixture import CYCLE, DataConfig, WeightedSplit
@@ -60,11 +60,18 @@ def test_all_problems_come_at_once() -> None:
         load_recipe("glyphs", ["data.mixture=[]"])
 
 
-def test_recipes_without_a_mixture_keep_their_fingerprint(tmp_path: Path) -> None:
-    """Demos that were begun before there were mixtures go on."""
+def test_recipes_without_a_mixture_or_remedies_keep_their_fingerprint(tmp_path: Path) -> None:
+    """Demos that were begun before there were such go on."""
     plain = load_recipe("glyphs")
     values = plain.as_dict()
     del values["data"]
+    for stage in STAGES:
+        del values[f"{stage}_training"]["on_collapse"]
     assert plain.fingerprint() == fingerprint(values)
     assert load_recipe("glyphs", ["data.mixture=[{split: train}]"]).fingerprint() == plain.fingerprint()
+    changed = load_recipe("glyphs", ["codebook_training.on_collapse=revive"])
+    assert changed.codebook_training.on_collapse == ("revive",)
+    assert changed.fingerprint() != plain.fingerprint()
+    with pytest.raises(ConfigError, match="only the stage codebook has a codebook"):
+        load_recipe("glyphs", ["lora_training.on_collapse=[stop]"])
     assert load_recipe("glyphs", [f"data.mixture={USUAL}"]).fingerprint() != plain.fingerprint()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seed_dist.eval.page import captions, headline, painting, retrieval, training
+from seed_dist.eval.page import captions, codes, headline, painting, retrieval, training
 from seed_dist.eval.results import Results
 from seed_dist.page.document import head
 from seed_dist.page.markup import tag
@@ -30,8 +30,8 @@ def render(results: Results) -> str:
         "retrieval": retrieval.section(numbers, results.retrieval),
         "captions": captions.section(numbers, results.examples, results.unseen),
         "generation": painting.from_captions(numbers, results.examples, results.unseen),
-        "codebook": training.codebook(numbers),
-        "training": training.curves(results.journals),
+        "codebook": codes.section(numbers, results.codes, results.journals.get("codebook", [])),
+        "training": training.curves(results.journals, results.references),
         "facts": training.facts(numbers),
     }
     there = {name: section for name, section in sections.items() if section is not None}

@@ -1,4 +1,4 @@
-"""How it was made: loss curves of the stages, use of the codebook, times, sizes, provenance."""
+"""How it was made: loss curves of the stages, times, sizes, provenance."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from seed_dist.page.charts import Series, area, lines
-from seed_dist.page.markup import Html, percent, table, tag
+from seed_dist.page.charts import Series, lines
+from seed_dist.page.markup import Html, table, tag
+from seed_dist.status.page import ribbon_of
+from seed_dist.status.reference import Comparison
 
 _NAMES = {
     "causal_qformer": "1. Causal Q-Former: contrastive loss",
@@ -17,24 +19,35 @@ _NAMES = {
 _NOT_FIGURES = frozenset({"step", "time_s", "validation_samples", "seconds"})
 
 
-def curves(journals: Mapping[str, Sequence[dict[str, Any]]]) -> Html | None:
-    """Training and validation loss against the step, for each stage that has a journal."""
-    charts = [chart for stage, records in journals.items() if records for chart in _charts(stage, records)]
+def curves(journals: Mapping[str, Sequence[dict[str, Any]]], references: Mapping[str, Comparison]) -> Html | None:
+    """Training and validation loss against the step, for each stage that has a journal, over the reference runs'."""
+    charts = [
+        chart
+        for stage, records in journals.items()
+        if records
+        for chart in _charts(stage, records, references.get(stage, Comparison(0)))
+    ]
     if not charts:
         return None
-    return tag("section", tag("h2", "How it learned"), tag("div", charts, class_="charts"), id="training")
+    said = [
+        tag("li", tag("strong", f"{_NAMES.get(stage, stage).partition(':')[0]}: "), reference.words())
+        for stage, reference in references.items()
+    ]
+    beside = [tag("h3", "Beside reference runs of the recipe"), tag("ul", said)] if said else None
+    return tag("section", tag("h2", "How it learned"), tag("div", charts, class_="charts"), beside, id="training")
 
 
-def _charts(stage: str, records: Sequence[dict[str, Any]]) -> list[Html]:
+def _charts(stage: str, records: Sequence[dict[str, Any]], reference: Comparison) -> list[Html]:
     """The losses, and beside them the figures of validation that are shares or cosines."""
     validation = _series(records, "validation")
     losses = [one for one in validation if "loss" in one.label]
-    shares = [one for one in validation if "loss" not in one.label and -1 <= min(one.ys) <= max(one.ys) <= 1]
+    others = [one for one in validation if "loss" not in one.label and not one.label.startswith("codes_near")]
+    shares = [one for one in others if -1 <= min(one.ys) <= max(one.ys) <= 1]
     training = [one for one in _series(records, "step") if one.label == "loss"]
     shown = [replace(one, label="training") for one in training] + [
         replace(one, label=f"validation, {_words(one.label)}") for one in losses
     ]
-    charts = [lines(shown, _NAMES.get(stage, stage), "step", "loss")]
+    charts = [lines(shown, _NAMES.get(stage, stage), "step", "loss", ribbon=ribbon_of("loss", reference))]
     if shares:
         named = [replace(one, label=_words(one.label)) for one in shares]
         charts.append(
@@ -61,53 +74,6 @@ def _series(records: Sequence[dict[str, Any]], event: str) -> list[Series]:
 
 def _words(name: str) -> str:
     return name.replace("i2t_r1", "image→text R@1").replace("t2i_r1", "text→image R@1").replace("_", " ")
-
-
-def codebook(numbers: dict[str, Any]) -> Html | None:
-    """Usage of the codes, sorted and per position, and the check of their order."""
-    scores, order = numbers.get("codebook"), _causality(numbers)
-    if not scores and not order:
-        return None
-    return tag(
-        "section", tag("h2", "The vocabulary of codes"), _usage(scores) if scores else None, order, id="codebook"
-    )
-
-
-def _usage(scores: dict[str, Any]) -> list[Html]:
-    counts = sorted(scores["counts"], reverse=True)
-    used = sum(count > 0 for count in counts)
-    described = f"{used} of {len(counts)} codes occur; the most frequent {counts[0]} times."
-    places = scores["position_perplexity"]
-    spread = f"Between {min(places):.1f} and {max(places):.1f} codes in effective use at a position."
-    explained = tag(
-        "p",
-        f"{percent(scores['used_fraction'])} of {scores['size']} codes occur in this split. Perplexity "
-        f"{scores['perplexity']:.0f}: as varied as that many codes used equally often. A tokenizer that collapsed "
-        "would use a few codes for everything.",
-    )
-    charts = [
-        area(counts, "How often each code occurs", "codes, most frequent first", "times", described),
-        area(places, "Effective number of codes at each position", "position, left to right", "perplexity", spread),
-    ]
-    return [explained, tag("div", charts, class_="charts")]
-
-
-def _causality(numbers: dict[str, Any]) -> Html | None:
-    scores = numbers.get("causality")
-    if not scores:
-        return None
-    verdict = (
-        "nothing earlier moved by a single bit"
-        if scores["max_violation"] == 0
-        else f"earlier embeddings moved by up to {scores['max_violation']:.3g}"
-    )
-    return tag(
-        "p",
-        tag("strong", "Left to right, exactly: "),
-        f"in {scores['comparisons']} comparisons on {scores['images']} images, all queries from some place on were "
-        f"replaced by noise or zeros; {verdict}, while the embeddings from that place on did change, by "
-        f"{scores['min_effect']:.2g} or more.",
-    )
 
 
 def facts(numbers: dict[str, Any]) -> Html:

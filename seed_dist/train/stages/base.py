@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from seed_dist.config import Recipe
+from seed_dist.config import Recipe, Remedy
 from seed_dist.data.reader import Buffers
 from seed_dist.dist.comm import Comm, on_main
 from seed_dist.dist.engine import Engine
 from seed_dist.errors import MismatchError
+from seed_dist.models.code_usage import Usage
 from seed_dist.models.coder import Coder
 from seed_dist.models.model_files import module_fingerprint
 from seed_dist.models.qformer import CausalQFormer
@@ -43,6 +44,7 @@ class Stage(nn.Module, ABC):
     def __init__(self, recipe: Recipe, data: StageData, comm: Comm, micro_batch: int) -> None:
         super().__init__()
         self.recipe, self.data, self.comm = recipe, data, comm
+        self.memory: dict[str, int] = {}  # replaced by the `stage_memory` of the position, so it is in checkpoints
         self.rows = rank_rows(micro_batch, comm.size)  # samples of every rank in a micro-batch of training
 
     @abstractmethod
@@ -78,6 +80,16 @@ class Stage(nn.Module, ABC):
     def alarm(self) -> str | None:
         """What goes wrong though every number is finite, equal on all ranks; only called when a step is logged."""
         return None
+
+    def collapsed(self) -> Usage | None:
+        """Whether a window of steps has just ended in which hardly any code was used: a function of what is in a
+        checkpoint, equal on all ranks. Asked for after steps that were applied.
+        """
+        return None
+
+    def remedy(self, engine: Engine, remedy: Remedy) -> dict[str, float]:
+        """Do about a collapse what the stage can do itself; the value are figures for the journal."""
+        return {}
 
     def drawn_views(self, ids: Ids, step: int) -> Ids | None:
         """Which view [B] of each training sample a step takes: a function of (seed, id, step). None where all have

@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seed_dist.config import Recipe
+from seed_dist.config import Recipe, Remedy
 from seed_dist.data.reader import Buffers
 from seed_dist.dist.comm import Comm, gather_rows
 from seed_dist.dist.engine import Engine
 from seed_dist.errors import MismatchError
 from seed_dist.losses import codebook_losses
-from seed_dist.models.code_usage import usage_of
+from seed_dist.models.code_spacing import spacing_of
+from seed_dist.models.code_usage import Usage, usage_of
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.models.qformer import CausalQFormer
 from seed_dist.models.tokenizer import CODEBOOK_PARAMETER, SeedQuantizer
@@ -29,6 +30,10 @@ _KMEANS_VECTORS_PER_CODE = 32
 _REVIVAL_CANDIDATES = 2048  # vectors that each rank offers at most
 # Of the size of the codebook. Trained ones of this project lie above a tenth, published ones above a quarter.
 _COLLAPSED_SHARE = 0.02
+_DEAD_WINDOWS = 10  # a code that was not used for so many windows of usage counts as dead
+# A collapse doubles the weight of the commitment term as often at most. (Its size matters little between 0.1 and 2:
+# van den Oord et al. 2017, section 3.2; much more than the published weight would keep the encoder from moving.)
+_MOST_DOUBLINGS, _DOUBLINGS = 4, "commitment_doublings"
 _VALIDATION_BLOCK = 256  # samples per forward pass
 
 
@@ -53,7 +58,8 @@ class CodebookStage(Stage):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         output = self.model(batch["causal"], batch.get("kept"))
-        losses = codebook_losses(output, batch["causal"], batch["target"], self.recipe.codebook)
+        factor = 2.0 ** self.memory.get(_DOUBLINGS, 0)
+        losses = codebook_losses(output, batch["causal"], batch["target"], self.recipe.codebook, factor)
         losses = {name: self.share(value) for name, value in losses.items()}
         self._codes.append(output.quantized.codes.detach())
         self._causal = batch["causal"]
@@ -92,20 +98,25 @@ class CodebookStage(Stage):
         after = self.recipe.codebook.revive_after_steps
         if after == 0 or not bool((quantizer.usage_statistics.idle >= after).any()):
             return  # the counts are global, so all ranks decide alike
-        candidates = self._revival_candidates()
-        revival = quantizer.revive(candidates, self.recipe.seed)
-        engine.overwrite_rows(f"model.{CODEBOOK_PARAMETER}", revival.rows, revival.values)
+        self._revive(engine, after)
 
     def running_metrics(self) -> dict[str, float]:
-        """Over the last `usage_window_steps` global batches."""
-        usage = self.model.quantizer.usage()
-        return {"codes_used_fraction": usage.used_fraction, "codes_perplexity": usage.perplexity}
+        """Usage over the last `usage_window_steps` global batches; for how many steps codes were not used."""
+        statistics = self.model.quantizer.usage_statistics
+        usage, ages = statistics.usage(), statistics.ages(_DEAD_WINDOWS * self.recipe.codebook.usage_window_steps)
+        return {
+            "codes_used_fraction": usage.used_fraction,
+            "codes_perplexity": usage.perplexity,
+            "codes_age_median": ages.median,
+            "codes_age_p90": ages.p90,
+            "codes_age_oldest": float(ages.oldest),
+            "codes_dead": float(ages.dead),
+        }
 
     def alarm(self) -> str | None:
         """A collapse: over a whole window of steps hardly any code is used."""
-        codebook, statistics = self.recipe.codebook, self.model.quantizer.usage_statistics
-        usage = self.model.quantizer.usage()
-        if int(statistics.steps) < codebook.usage_window_steps or usage.perplexity >= _COLLAPSED_SHARE * codebook.size:
+        codebook, usage = self.recipe.codebook, self.model.quantizer.usage()
+        if int(self.model.quantizer.usage_statistics.steps) < codebook.usage_window_steps or not self._is_low(usage):
             return None
         remedy = (
             "raise entropy_loss_weight or lower the learning rate"
@@ -117,8 +128,27 @@ class CodebookStage(Stage):
             f"is {usage.perplexity:.1f} of {codebook.size}. In the section codebook of the recipe, {remedy}."
         )
 
+    def collapsed(self) -> Usage | None:
+        """Once per window, at its end: then every answer is about other batches, and none depends on what is logged."""
+        steps, window = int(self.model.quantizer.usage_statistics.steps), self.recipe.codebook.usage_window_steps
+        if steps == 0 or steps % window:
+            return None
+        usage = self.model.quantizer.usage()
+        return usage if self._is_low(usage) else None
+
+    def remedy(self, engine: Engine, remedy: Remedy) -> dict[str, float]:
+        """`revive`: draw all codes anew that the window never used. `raise_commitment`: double that term's weight."""
+        if remedy == "revive":
+            return {"codes_revived": float(self._revive(engine, self.recipe.codebook.usage_window_steps))}
+        if remedy == "raise_commitment":
+            doublings = min(_MOST_DOUBLINGS, self.memory.get(_DOUBLINGS, 0) + 1)
+            self.memory[_DOUBLINGS] = doublings
+            return {"commitment_weight": self.recipe.codebook.commitment_weight * 2.0**doublings}
+        return {}
+
     def validate(self) -> dict[str, float]:
-        """Mean cosines of recovered causal and generation embeddings; use of the codes over the validation samples."""
+        """Mean cosines of recovered causal and generation embeddings; use of the codes over the validation samples,
+        and how far codes lie from their nearest other one."""
         ids = self.own_validation_ids()
         sums = torch.zeros(3, dtype=torch.float64)  # over samples: reconstruction cosine, generation cosine, 1
         counts = torch.zeros(self.recipe.codebook.size, dtype=torch.int64)
@@ -134,11 +164,16 @@ class CodebookStage(Stage):
         parts = self.comm.gather_objects((sums, counts))
         total = torch.stack([part[0] for part in parts]).sum(0)
         usage = usage_of(torch.stack([part[1] for part in parts]).sum(0))
+        spacing = spacing_of(self.model.quantizer.code_vectors())
         return {
             "reconstruction_cosine": float(total[0] / total[2]),
             "generation_cosine": float(total[1] / total[2]),
             "codes_used_fraction": usage.used_fraction,
             "codes_perplexity": usage.perplexity,
+            "codes_nearest_p5": spacing.p5,
+            "codes_nearest_median": spacing.median,
+            "codes_nearest_p95": spacing.p95,
+            "codes_near_duplicates": float(spacing.near_duplicates),
             "validation_samples": float(total[2]),
         }
 
@@ -166,6 +201,15 @@ class CodebookStage(Stage):
         is_masked = coins(ids, derived_seed(self.recipe.seed, "prefix masked", step)) < share
         drawn = 1 + np.floor(coins(ids, derived_seed(self.recipe.seed, "prefix length", step)) * queries)
         return {"kept": torch.from_numpy(np.where(is_masked, drawn, queries).astype(np.int64))}
+
+    def _is_low(self, usage: Usage) -> bool:
+        return usage.perplexity < _COLLAPSED_SHARE * self.recipe.codebook.size
+
+    def _revive(self, engine: Engine, after_steps: int) -> int:
+        """Draw codes anew, in the fp32 master too; how many."""
+        revival = self.model.quantizer.revive(self._revival_candidates(), self.recipe.seed, after_steps)
+        engine.overwrite_rows(f"model.{CODEBOOK_PARAMETER}", revival.rows, revival.values)
+        return len(revival.rows)
 
     @torch.no_grad()
     def _revival_candidates(self) -> Tensor:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import ImageFilter
 
-from seed_dist.eval import attributes, codebook, retrieval
+from seed_dist.eval import attributes, codebook, gallery, retrieval
 from seed_dist.eval.reader import Reading
-from seed_dist.eval.results import Example, Results, RetrievalExamples
+from seed_dist.eval.results import Example, Results, RetrievalExamples, ShownCode
 from seed_dist.eval.targets import judge
 from seed_dist.glyphs.scenes import COLOURS, draw, sample_scene
 
@@ -135,6 +135,12 @@ def believable_results(count=40, n=200):
         },
         "provenance": {"git": "0123abc", "versions": {"torch": "2.13.0", "python": "3.11.2"}, "seed": 0},
     }  # fmt: skip
+    numbers["codebook"] |= codebook.spacing(torch.randn(512, 8))
+    uses = gallery.gallery(zipf.sample((count, 32)), torch.rand(count, 32), 512, (), 4)
+    codes = [
+        ShownCode(use, [examples[row].original for row, _ in use.rows], ["<b>a caption</b>"] * len(use.rows))
+        for use in uses
+    ]
     numbers["targets"] = judge(numbers)
     journals = {
         "causal_qformer": _journal(400, 4.8, 0.6, {"i2t_r1": 0.6, "t2i_r1": 0.58}),
@@ -143,4 +149,4 @@ def believable_results(count=40, n=200):
         ),
         "lora": _journal(3000, 6.0, 1.1, {"caption_loss": 0.3, "image_loss": 1.4}),
     }
-    return Results(numbers, [], [], examples, unseen, shown, journals)
+    return Results(numbers, [], [], examples, unseen, shown, journals, codes)

@@ -15,6 +15,8 @@ from seed_dist.errors import DataError
 from seed_dist.fsio import folder_lock
 from seed_dist.status.facts import RunReader, find_runs
 from seed_dist.status.history import POINTS, Curve, History
+from seed_dist.status.page import render
+from seed_dist.status.text import status_text
 from tests.unit.status.written_run import STEPS, plain, step, write_events, write_many_steps, write_run
 
 
@@ -50,6 +52,40 @@ def test_the_facts_of_a_run_that_much_befell(tmp_path: Path) -> None:
         json.dumps({"kind": "oom", "what": "no memory", "rank": 3, "host": "n1", "time_s": 1.0, "step": 9})
     )
     assert plain(RunReader(run).facts())["incidents"][0]["what"] == "oom: no memory (rank 3 on n1)"
+
+
+def test_the_memory_of_nodes_is_what_their_sampler_wrote(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "codebook")
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text("#!/bin/sh\necho '1024, 81920, 50'\necho '40960, 81920, 100'\n")
+    smi.chmod(0o755)
+    write_events(run, ("start", 0, {"host": "n", "world_size": 1}), step(1))
+    environment = {**os.environ, "PATH": f"{smi.parent}:{os.environ['PATH']}"}
+    with subprocess.Popen(["sleep", "60"]) as followed:
+        command = [sys.executable, "-m", "seed_dist.obs.node_sampler", str(run), "--follow", str(followed.pid)]
+        with subprocess.Popen(command, env=environment) as sampler:
+            deadline_s = time.monotonic() + 60
+            while not (nodes := RunReader(run).facts().nodes) and time.monotonic() < deadline_s:
+                time.sleep(0.2)
+            sampler.kill()
+        followed.kill()
+    (node,) = nodes
+    assert node.host == os.uname().nodename
+    assert 0 < node.host_used_bytes < node.host_total_bytes
+    assert (node.gpu_used_bytes, node.gpu_total_bytes) == pytest.approx((40 << 30, 80 << 30), rel=1e-6)
+    reader = RunReader(run)
+    told = status_text(reader.facts())
+    assert f"memory of {node.host}" in told
+    assert "fullest GPU 40.0 of 80.0 GiB" in told
+    assert "fullest GPU 40.0 of 80.0 GiB" in render(reader, reader.facts())
+    # Another attempt on other nodes: that one is gone, once a new one has been sampled.
+    write_events(run, ("start", 1, {"host": "m", "world_size": 1}))
+    with (run / "nodes" / "m.jsonl").open("w") as file:
+        memory = {"host_memory_used_bytes": 1 << 30, "host_memory_total_bytes": 4 << 30}
+        file.write(json.dumps({"event": "node", "step": 1, "time_s": time.time() + 1, **memory}) + "\n" + '{"event"')
+    (node,) = RunReader(run).facts().nodes
+    assert (node.host, node.gpu_used_bytes) == ("m", None)
 
 
 def test_the_time_left_follows_from_the_clock_and_not_from_steps_alone(tmp_path: Path) -> None:
