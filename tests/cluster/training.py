@@ -33,6 +33,7 @@ class Training:
             *tiny_workspace(work, samples),
             *(f"{stage}_training.{name}={value}" for name, value in chosen.items()),
         ]
+        shutil.rmtree(self.folder, ignore_errors=True)  # the untrained export of a stage that is to be trained here
         self.settings = [word for item in settings for word in ("--set", item)]
 
     def submit(self, cluster: Cluster, *options: str, words: tuple[str, ...] = (), **variables: str) -> Job:
