@@ -18,8 +18,8 @@ from tests.cluster.training import SLOW, Training
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
 GIB = 1 << 30
-RANK_GIB = 0.23  # of its own, measured with 64 ranks; what libraries have on disk is there once
-SPARE_GIB = 1.5
+RANK_GIB = 0.2  # measured with 64 ranks; what libraries have on disk is there once
+SPARE_GIB = 2.0
 SHAPES = ((8, 8), (4, 8), (4, 4), (3, 2))
 
 
@@ -69,8 +69,14 @@ def test_a_node_of_many_is_lost_and_the_others_go_on(cluster: Cluster, tmp_path:
     assert job.wait_for(*ENDED, timeout_s=900) == "COMPLETED", job.log[-6000:]
     starts = training.events("start")
     assert [start["world_size"] for start in starts] == [nodes * ranks, (nodes - 1) * ranks], job.log[-6000:]
-    assert starts[1]["source"].endswith("step_00000002")
-    assert [record["step"] for record in training.events("step")][-4:] == [3, 4, 5, 6]
+    steps = training.events("step")
+    resumed = starts[1]["step"]
+    assert resumed in (2, 4)
+    assert [record["step"] for record in steps][-(6 - resumed) :] == list(range(resumed + 1, 7))
+    for step in (record for record in steps if record["step"] > resumed):  # those that were done twice are the same
+        first = next(record for record in steps if record["step"] == step["step"])
+        assert step["samples_digest"] == first["samples_digest"]
+        assert step["loss"] == pytest.approx(first["loss"], rel=1e-5)
     assert (training.folder / "export").is_dir()
     seconds = starts[1]["time_s"] - starts[0]["time_s"]
     print(f"{nodes * ranks} ranks took {used_gib:.1f} GiB; from the first start to the second it was {seconds:.0f} s")
