@@ -7,8 +7,7 @@ requeued job starts comes on top (`cred_expire`, two minutes unless set). Every 
 drawn moment. Seconds by the clock, medians over rounds:
 
     detect      kill -9 until the node's watchdog has noted the death
-    end         until no rank is left: the others may end by an error of their own first
-    relaunch    until the new rank 0 is a process: torchrun's part
+    relaunch    until the new rank 0 is a process: the others end by an error of their own, torchrun starts all again
     imports     until all ranks have met: Python, torch, DeepSpeed, the process group
     load        until the loop begins: model, data, checkpoint, engine
     warm-up     until a step is in the journal that no attempt had done before
@@ -79,11 +78,10 @@ def one_round(arguments: list[str], work: Path, after_s: float) -> tuple[dict[st
         ranks, killed_s = list(rank_processes().values()), time.time()
         job.kill_rank(1)
         psutil.wait_procs(ranks, timeout=_PATIENCE_S)
-        gone_s, done = time.time(), records(run, "step")[-1]["step"]
+        done = records(run, "step")[-1]["step"]
         (note,) = read_deaths(attempt_folders(run)[0])
         wait_for_step(run, attempt=2, step=done + 1)
-        ended = {"detect": note.time_s - killed_s, "end": gone_s - note.time_s}
-        return begun, {**ended, **parts_of_start(run, 2, gone_s, done + 1)}
+        return begun, {"detect": note.time_s - killed_s, **parts_of_start(run, 2, note.time_s, done + 1)}
     finally:
         job.cancel()
 
@@ -117,7 +115,7 @@ def records(run: Path, event: str) -> list[dict[str, Any]]:
 def rank_processes() -> dict[int, psutil.Process]:
     """The ranks that this process started, by way of torchrun."""
     below = psutil.Process().children(recursive=True)
-    return {int(p.environ()["RANK"]): p for p in below if p.cmdline()[1:3] == ["-m", TRAINING]}
+    return {int(p.environ()["RANK"]): p for p in below if TRAINING in p.cmdline()[:4]}
 
 
 if __name__ == "__main__":
