@@ -89,7 +89,7 @@ def one_round(arguments: list[str], work: Path, after_s: float) -> tuple[dict[st
 def parts_of_start(run: Path, attempt: int, since_s: float, step: int) -> dict[str, float]:
     """Of the attempt with this number, which is running, from `since_s` on until it had done `step` steps."""
     marks = {
-        "relaunch": rank_processes()[0].create_time(),
+        "relaunch": begin_of(rank_processes()[0]),
         "imports": start_of(attempt_folders(run)[attempt - 1])["time_s"],
         "load": records(run, "start")[attempt - 1]["time_s"],
         "warm-up": next(record["time_s"] for record in records(run, "step") if record["step"] == step),
@@ -97,6 +97,13 @@ def parts_of_start(run: Path, attempt: int, since_s: float, step: int) -> dict[s
     return {
         part: mark - before for (part, mark), before in zip(marks.items(), [since_s, *marks.values()], strict=False)
     }
+
+
+def begin_of(process: psutil.Process) -> float:
+    """By today's clock: what psutil says is off by up to a second, because the kernel tells the boot's time in whole
+    ones."""
+    after_boot_s = process.create_time() - psutil.boot_time()
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - after_boot_s)
 
 
 def wait_for_step(run: Path, attempt: int, step: int) -> None:

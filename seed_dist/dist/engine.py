@@ -299,7 +299,7 @@ def _keep_compiler_out() -> None:
 
     for method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict):
         plain = inspect.unwrap(method)
-        plain.__dynamo_disable = plain  # type: ignore[attr-defined]  # as torch/_compile.py keeps what it has marked
+        plain.__dynamo_disable = plain  # where torch/_compile.py keeps what it has marked
     compile_later, compiler.compile = compiler.compile, lambda: compiler.dummy_decorator
     try:
         importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
