@@ -117,6 +117,8 @@ def _digest(kind: pa.DataType, chunks: Callable[[], Iterable[pa.Array]]) -> str:
         lengths = _digest(pa.int64(), lambda: (pc.list_value_length(chunk) for chunk in chunks()))
         values = _digest(kind.value_type, lambda: (pc.list_flatten(chunk) for chunk in chunks()))
         return hashlib.sha256((lengths + values).encode()).hexdigest()[:16]
+    if pa.types.is_string(kind):  # as earlier versions wrote texts
+        return _digest(pa.large_string(), lambda: (chunk.cast(pa.large_string()) for chunk in chunks()))
     digest = hashlib.sha256(str(sum(len(chunk) for chunk in chunks())).encode())
     if not pa.types.is_large_string(kind):
         for chunk in chunks():
