@@ -5,7 +5,7 @@ WORK ?= runs/demo
 DATA ?=
 # Pytest is stopped after so many seconds, so that `make test` ends within an hour even when something hangs.
 TEST_SECONDS ?= 3300
-CLUSTER_SECONDS ?= 1800
+CLUSTER_SECONDS ?= 3000
 BIN := .venv/bin
 
 # Everything that is built or cached stays in this checkout: two copies never meet.

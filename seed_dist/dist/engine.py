@@ -8,6 +8,7 @@ writes to.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from seed_dist.config import TrainConfig
 from seed_dist.dist.build_ops import OP_NAME, ensure_built
@@ -281,9 +283,28 @@ def _import_deepspeed() -> Any:
     finally:
         if hidden:
             del sys.modules["mlflow"]
+    _keep_compiler_out()
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)  # skipped steps are reported by the loop, once and with why
     deepspeed.ops.__compatible_ops__ = {}
     return deepspeed
+
+
+def _keep_compiler_out() -> None:
+    """Two seconds and 115 MiB of every rank: torch's compiler (dynamo, inductor, sympy), which nothing here uses.
+
+    It is imported by who marks a function as never to be compiled, when that is called first, or as to be compiled,
+    when that is defined: `torch.optim.Optimizer`, and DeepSpeed's Muon, which ZeRO-2 asks every tensor's optimizer for.
+    """
+    from deepspeed.runtime import compiler
+
+    for method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict):
+        plain = inspect.unwrap(method)
+        plain.__dynamo_disable = plain  # where torch/_compile.py keeps what it has marked
+    compile_later, compiler.compile = compiler.compile, lambda: compiler.dummy_decorator
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    finally:
+        compiler.compile = compile_later
 
 
 @contextmanager

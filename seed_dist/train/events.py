@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seed_dist.errors import TrainingError
+from seed_dist.faults import fault_point
 from seed_dist.train.nonfinite import find_nonfinite
 from seed_dist.train.run import Run
 from seed_dist.train.saving import save
@@ -94,6 +95,7 @@ def validate(run: Run) -> None:
     """The stage's figures on the validation split."""
     began_s = time.monotonic()
     run.stage.eval()
+    fault_point("train.validate", run.engine.comm.rank, run.state.step)
     with torch.no_grad():
         figures = run.stage.validate()
     run.stage.train()

@@ -81,14 +81,16 @@ def _train(run: Run, last_step: int, steps: Iterable[StepData]) -> Outcome | Non
         if is_last or state.step % training.log_every == 0:
             timing = {"step_s": time.monotonic() - began_s, "data_wait_s": data_wait_s, "own_s": own_s}
             log_step(run, digest, outputs, {"lr": lr, "grad_norm": result.grad_norm, **timing})
+        is_asked = boundary.stop
         if state.step % training.validate_every == 0 or state.step == training.steps:
             beat("validate", state.step)
             validate(run)
+            is_asked = comm.any([is_asked or bool(run.stop)])[0]  # meanwhile: another step may be too late
         if result.applied and is_spike(state, boundary.loss, training) and answer_spike(run):
             return None
         if result.applied and answer_collapse(run):
             return None
-        is_stopping = boundary.stop and not is_last
+        is_stopping = is_asked and not is_last
         # What is saved in the middle of a spike would be gone back to.
         is_due = state.step % training.checkpoint_every == 0 and state.odd_in_a_row == 0
         if is_last or is_stopping or is_due:

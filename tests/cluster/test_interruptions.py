@@ -9,8 +9,10 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from tests.cluster.cluster import ENDED, Cluster, Job, restored, wait_until
 from tests.cluster.training import SLOW, Training, assert_same_end
@@ -23,7 +25,7 @@ STEPS = 12
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Training:
     """The undisturbed run that all others are compared with."""
     work = tmp_path_factory.mktemp("straight")
-    training = Training(work, STEPS)
+    training = Training(work, STEPS, validate_every=6)
     training.run_undisturbed(tmp_path_factory.mktemp("scratch"))
     return training
 
@@ -132,17 +134,93 @@ def test_a_cancelled_job_saves_and_does_not_come_back(cluster: Cluster, training
 
 @pytest.mark.cluster
 def test_signals_at_any_moment_cost_one_requeue_each(cluster: Cluster, training: Training, straight: Training) -> None:
-    """In the first step; while a checkpoint is written; on all ranks twice in a row; in validation."""
+    """In the first step; while a checkpoint is written; in validation; on all ranks twice in a row. In MLflow it stays
+    one run, which has every step once."""
     faults = (
         SLOW,
         "train.before_step:1:0:term",
         "checkpoint.file_written:0:3:term",
+        "train.validate:1:6:term",
         "train.before_step:*:6:term,train.before_advance:*:6:term",
     )
+    database = f"sqlite:///{training.work}/tracking.db"
     with restored(cluster):
-        job = training.submit(cluster, SEED_DIST_FAULT=",".join(faults))
-        finish(job, training, straight, restarts=3)
-        assert [stop["step"] for stop in training.events("stop")] == [1, 4, 7]
+        words = ("--mlflow", "live", "--mlflow-uri", database)
+        job = training.submit(cluster, words=words, SEED_DIST_FAULT=",".join(faults))
+        finish(job, training, straight, restarts=4)
+        assert [stop["step"] for stop in training.events("stop")] == [1, 4, 6, 7]
+    by_the_job = [run.info.run_id for run in tracked_runs(database)]
+    cluster.run("python", "-m", "seed_dist.sync", training.folder, "--to", database)  # what it had no time for
+    (run,) = tracked_runs(database)
+    assert by_the_job == [run.info.run_id]
+    history = MlflowClient(database).get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(e["step"], e["loss"]) for e in training.events("step")]
+    assert [point.step for point in history] == list(range(1, STEPS + 1))
+
+
+def tracked_runs(uri: str) -> list[Any]:
+    client = MlflowClient(uri)
+    return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
+
+
+@pytest.mark.cluster
+def test_a_crash_loop_stops_with_its_cause(cluster: Cluster, training: Training) -> None:
+    with restored(cluster):
+        job = training.submit(cluster, SEED_DIST_FAULT=f"{SLOW},train.before_step:1:4:raise")
+        assert job.wait_for(*ENDED) == "FAILED", job.log
+        assert "verdict: stop (3 deaths at step 4 and no progress: exception)" in job.log
+        assert "first to fail: rank 1 on node2" in job.log
+        assert [start["step"] for start in training.events("start")] == [0, 3, 3]
+        assert "InjectedFaultError: fault injected at train.before_step" in job.log
+        time.sleep(8)  # longer than a requeued job waits
+        assert (job.state, job.restarts) == ("FAILED", 2)
+
+
+@pytest.mark.cluster
+def test_nobody_notices_a_slurmd_that_is_started_again(
+    cluster: Cluster, training: Training, straight: Training
+) -> None:
+    """As systemd does it. Ranks do not need it; the batch script and srun come to their end through the new one."""
+    with restored(cluster):
+        job = training.submit(cluster)
+        training.wait_for_step(1, job)
+        for name in ("node1", "node2"):
+            cluster.nodes[name].kill("slurmd")
+            cluster.nodes[name].start()
+        finish(job, training, straight, restarts=0)
+
+
+@pytest.mark.cluster
+def test_a_node_whose_slurmd_stays_dead_is_replaced(cluster: Cluster, training: Training, straight: Training) -> None:
+    """Its ranks compute, but SLURM cannot know it, and ends the others of the job."""
+    with restored(cluster):
+        job = training.submit(cluster, SEED_DIST_FAULT=f"{SLOW},{SLOW}")
+        training.wait_for_step(4, job)
+        cluster.nodes["node2"].kill("slurmd")
+        wait_until(lambda: job.restarts == 1, 180, job.facts)
+        job.wait_for("RUNNING")
+        assert job.facts()["NodeList"] == "node[1,3]"
+        finish(job, training, straight, restarts=1)
+        assert not job.processes("node2"), "what nobody could end has ended by itself, without its peers"
+
+
+@pytest.mark.cluster
+def test_a_link_that_breaks_before_the_ranks_start(cluster: Cluster, training: Training, straight: Training) -> None:
+    with restored(cluster):
+        gate, held = cluster.folder / "gate.sh", cluster.folder / "held"
+        held.touch()
+        gate.write_text(f'while [ -e {held} ] && [ -z "${{SLURM_STEP_ID:-}}" ]; do sleep 0.1; done\n')
+        job = training.submit(cluster, "--nodelist=node1,node2", BASH_ENV=str(gate))
+        job.wait_for("RUNNING")
+        cluster.nodes["node2"].link("down")
+        held.unlink()
+        job.wait_for_log("verdict:", timeout_s=120)
+        assert "verdict: requeue (ended from outside)" in job.log, job.log
+        cluster.nodes["node2"].link("up")
+        assert job.wait_for(*ENDED, timeout_s=400) == "COMPLETED", job.log
+        # SLURM may end the next attempt's ranks when it tells node2 at last that the first one's are to end.
+        assert job.restarts in (1, 2), job.log
+        assert_same_end(straight, training)
 
 
 @pytest.mark.cluster

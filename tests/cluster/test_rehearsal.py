@@ -1,7 +1,7 @@
 """The whole topology, small: ZeRO-2 over several nodes of several ranks, a node is lost, the rest goes on.
 
-SEED_DIST_REHEARSAL=8x8 is that of the published run, 64 ranks; it takes about 0.3 GiB of memory for each of them. The
-default is as many nodes as fit into the memory that is free now.
+SEED_DIST_REHEARSAL=8x8 is that of the published run, 64 ranks. The default is as many nodes as fit into the memory that
+is free now; what is asked for and does not fit is skipped, because the kernel would end processes of others too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.cluster import ENDED, Cluster, reason_for_no_cluster, wait_until
+from tests.cluster.cluster import ENDED, Cluster, Job, reason_for_no_cluster, wait_until
 from tests.cluster.training import SLOW, Training
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
 GIB = 1 << 30
-RANK_GIB = 0.35
+RANK_GIB = 0.2  # measured with 64 ranks; what libraries have on disk is there once
+SPARE_GIB = 2.0
 SHAPES = ((8, 8), (4, 8), (4, 4), (3, 2))
+
+
+def free_gib() -> float:
+    return float(psutil.virtual_memory().available / GIB - SPARE_GIB)
 
 
 def shape() -> tuple[int, int]:
@@ -28,8 +33,7 @@ def shape() -> tuple[int, int]:
     if asked:
         nodes, ranks = asked.split("x")
         return int(nodes), int(ranks)
-    free_gib = psutil.virtual_memory().available / GIB - 2
-    return next((s for s in SHAPES if s[0] * s[1] * RANK_GIB < free_gib), SHAPES[-1])
+    return next((s for s in SHAPES if s[0] * s[1] * RANK_GIB < free_gib()), SHAPES[-1])
 
 
 @pytest.fixture(scope="module")
@@ -37,26 +41,42 @@ def cluster() -> Iterator[Cluster]:
     reason = reason_for_no_cluster()
     if reason:
         pytest.skip(f"no virtual SLURM cluster: {reason}")
-    with Cluster(nodes=shape()[0]) as running:
+    nodes, ranks = shape()
+    if nodes * ranks * RANK_GIB > free_gib():
+        pytest.skip(f"{nodes * ranks} ranks take {nodes * ranks * RANK_GIB:.1f} GiB, and {free_gib():.1f} GiB are free")
+    with Cluster(nodes=nodes) as running:
         yield running
 
 
+def own_gib(job: Job) -> float:
+    """Memory of a job's processes, pages that n of them share counted as an n-th each."""
+    rollups = (Path(f"/proc/{number}/smaps_rollup") for number in job.processes())
+    lines = (line for rollup in rollups for line in rollup.read_text().splitlines() if line.startswith("Pss:"))
+    return sum(int(line.split()[1]) for line in lines) * 1024 / GIB
+
+
 def test_a_node_of_many_is_lost_and_the_others_go_on(cluster: Cluster, tmp_path: Path) -> None:
+    """The codebook stage: of all stages its step has the most kinds of collectives."""
     nodes, ranks = shape()
     batch = nodes * (nodes - 1) * ranks  # divides by the ranks of all nodes and by those of one less: 448 for 8 x 8
-    steps = 6
-    training = Training(tmp_path / "work", steps, samples=batch + 8, global_batch=batch, checkpoint_every=2)
-    before_gib = psutil.virtual_memory().used / GIB
+    options = {"global_batch": batch, "checkpoint_every": 2, "validate_every": 6}
+    training = Training(tmp_path / "work", 6, batch + 8, "codebook", **options)
     faults = ",".join([SLOW] * 4)
     job = training.submit_for_any(cluster, f"{nodes - 1}-{nodes}", ranks, SEED_DIST_FAULT=faults)
     wait_until(lambda: training.newest_step() >= 3, 900, lambda: job.log[-6000:])
-    used_gib = psutil.virtual_memory().used / GIB - before_gib
+    used_gib = own_gib(job)
     cluster.nodes[f"node{nodes}"].kill()  # everything on it, like a loss of power
     assert job.wait_for(*ENDED, timeout_s=900) == "COMPLETED", job.log[-6000:]
     starts = training.events("start")
-    assert [start["world_size"] for start in starts] == [nodes * ranks, (nodes - 1) * ranks]
-    assert starts[1]["source"].endswith("step_00000002")
-    assert [record["step"] for record in training.events("step")][-4:] == [3, 4, 5, 6]
+    assert [start["world_size"] for start in starts] == [nodes * ranks, (nodes - 1) * ranks], job.log[-6000:]
+    steps = training.events("step")
+    resumed = starts[1]["step"]
+    assert resumed in (2, 4)
+    assert [record["step"] for record in steps][-(6 - resumed) :] == list(range(resumed + 1, 7))
+    for step in (record for record in steps if record["step"] > resumed):  # those that were done twice are the same
+        first = next(record for record in steps if record["step"] == step["step"])
+        assert step["samples_digest"] == first["samples_digest"]
+        assert step["loss"] == pytest.approx(first["loss"], rel=1e-5)
     assert (training.folder / "export").is_dir()
     seconds = starts[1]["time_s"] - starts[0]["time_s"]
     print(f"{nodes * ranks} ranks took {used_gib:.1f} GiB; from the first start to the second it was {seconds:.0f} s")

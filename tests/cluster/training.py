@@ -23,16 +23,17 @@ SLOW = ",".join(["train.before_step:0:*:sleep"] * 3)
 
 
 class Training:
-    """The stage `lora` in a workspace of its own: `steps` steps and a save after every third."""
+    """A stage in a workspace of its own: `steps` steps and a save after every third."""
 
-    def __init__(self, work: Path, steps: int, samples: int = 40, **options: object) -> None:
-        self.work, self.steps, self.folder = work, steps, work / "lora"
+    def __init__(self, work: Path, steps: int, samples: int = 40, stage: str = "lora", **options: object) -> None:
+        self.work, self.steps, self.stage, self.folder = work, steps, stage, work / stage
         work.mkdir(exist_ok=True)
         chosen = {"steps": steps, "checkpoint_every": 3, "validate_every": steps, "log_every": 1, **options}
         settings = [
             *tiny_workspace(work, samples),
-            *(f"lora_training.{name}={value}" for name, value in chosen.items()),
+            *(f"{stage}_training.{name}={value}" for name, value in chosen.items()),
         ]
+        shutil.rmtree(self.folder, ignore_errors=True)  # the untrained export of a stage that is to be trained here
         self.settings = [word for item in settings for word in ("--set", item)]
 
     def submit(self, cluster: Cluster, *options: str, words: tuple[str, ...] = (), **variables: str) -> Job:
@@ -46,22 +47,23 @@ class Training:
         """The same for a range of nodes, as docs/cluster.md shows it."""
         lines = (ROOT / "slurm/lora.sbatch").read_text().splitlines(keepends=True)
         script = cluster.folder / "any-size.sbatch"
-        script.write_text("".join(line for line in lines if "ntasks-per-node" not in line))
+        kept = "".join(line for line in lines if "ntasks-per-node" not in line)
+        script.write_text(kept.replace("--stage lora", f"--stage {self.stage}"))
         environment = {"RECIPE": "glyphs", "WORK": str(self.work), "RANKS_PER_NODE": str(ranks_per_node), **variables}
         shape = (f"--nodes={nodes}", f"--cpus-per-task={ranks_per_node}", "--gpus-per-node=0")
         return cluster.submit(*shape, script, *self.settings, "--mlflow", "off", **environment)
 
     def run_undisturbed(self, scratch: Path, ranks: int = 2) -> None:
         """The same to its end without a cluster, an interruption or a slow step."""
-        arguments = ["--recipe", "glyphs", "--work", str(self.work), "--stage", "lora", "--mlflow", "off"]
+        arguments = ["--recipe", "glyphs", "--work", str(self.work), "--stage", self.stage, "--mlflow", "off"]
         ends = finish(start_module_ranks("seed_dist.train", [*arguments, *self.settings], ranks, scratch))
         assert [code for code, _ in ends] == [0] * ranks, ends
 
     def copy(self, work: Path) -> Training:
         """The same, not begun, in a workspace of its own."""
-        shutil.copytree(self.work, work, ignore=shutil.ignore_patterns("lora"))
+        shutil.copytree(self.work, work, ignore=shutil.ignore_patterns(self.stage))
         other = copy.copy(self)
-        other.work, other.folder = work, work / "lora"
+        other.work, other.folder = work, work / self.stage
         return other
 
     def events(self, kind: str) -> list[dict[str, Any]]:
