@@ -30,10 +30,11 @@ TIMEOUT_S = 1800.0
 
 @dataclass(frozen=True)
 class Made:
-    """Measurements whose records are all there, with seconds; what could not be measured; what it was done on."""
+    """Measurements whose records are all there, with seconds; what could not be, or lacks a judge; hardware."""
 
     done: list[tuple[Measurement, float]]
     gaps: list[dict[str, str]]
+    unmeasured: list[dict[str, str]]
     hardware: dict[str, Any]
 
 
@@ -58,7 +59,7 @@ def print_path(path: Path) -> None:
 def make(request: Request, comm: Comm) -> Made:
     """The records of all suites on all sets, by all ranks."""
     models = Models(request.places, comm.device, request.batch_size)
-    done, gaps = [], []
+    done, gaps, unmeasured = [], [], []
     for data in request.data:
         try:
             testset = open_data(data, request.places.work)
@@ -78,7 +79,9 @@ def make(request: Request, comm: Comm) -> Made:
             work = measurement(suite, testset, examples, request.out / "records", request.chunk)
             make_records(work, comm)
             done.append((work, time.monotonic() - began_s))
-    return Made(done, gaps, receipt.hardware(comm.device, comm.size))
+            missing: dict[str, str] = getattr(suite, "not_measured", {})
+            unmeasured += [{"suite": f"{name} {figure}", "data": data, "why": why} for figure, why in missing.items()]
+    return Made(done, gaps, unmeasured, receipt.hardware(comm.device, comm.size))
 
 
 def finish(request: Request, made: Made) -> Iterator[Path]:
@@ -92,7 +95,7 @@ def finish(request: Request, made: Made) -> Iterator[Path]:
             scored.append(receipt.score(work, request.drawn, seconds + time.monotonic() - began_s))
             get_logger().info("eval  %s scored in %.1f s", work.suite.name, time.monotonic() - began_s)
         facts = {"bootstrap": receipt.described(request.drawn), "hardware": made.hardware, "seed": request.options.seed}
-        values = receipt.write(request.out, scored, made.gaps, facts)
+        values = receipt.write(request.out, scored, [*made.gaps, *made.unmeasured], facts)
         write_text(request.out / "receipt.html", render(values, scored))
     yield request.out / receipt.RECEIPT
     yield request.out / "receipt.html"

@@ -9,7 +9,7 @@ from pathlib import Path
 from seed_dist.errors import ConfigError
 from seed_dist.suites.places import Places
 from seed_dist.suites.prompts import PROMPTS
-from seed_dist.suites.selection import PROTOCOLS, SUITES, Options
+from seed_dist.suites.selection import JUDGES, PROTOCOLS, SUITES, Options
 from seed_dist.testsets.published import PUBLISHED
 
 
@@ -42,7 +42,17 @@ def add_suite_options(parser: argparse.ArgumentParser) -> None:
     add("--run", type=Path, metavar="DIR", help="workspace with finished stages; WORK/STAGE: up to that stage")
     add("--tokenizer", type=Path, metavar="PATH", help="exported tokenizer, or stage 1's export, instead of the run's")
     add("--llm", type=Path, metavar="PATH", help="export of stage lora, instead of the run's")
-    add("--judge", metavar="PATH", help="open_clip folder that scores pictures (default: the generation encoder)")
+    add(
+        "--judge",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="scores pictures: clip=FOLDER (default: the generation encoder), inception=FILE, lpips=FILE; repeatable",
+    )
+    add("--steps", type=int, metavar="N", help="of painting (the painter's default)")
+    add("--guidance", type=float, metavar="X", help="of painting (the painter's default)")
+    add("--resize", choices=("clean", "legacy"), default="clean", help="of pictures for FID (%(default)s)")
+    add("--force-image", action="store_true", help="generation: let the language model write nothing but an image")
     add("--peer", action="append", default=[], metavar="PATH", help="open_clip folder to measure beside; repeatable")
     add(
         "--data",
@@ -85,7 +95,9 @@ def request_of(args: argparse.Namespace) -> Request:
         for text in args.data
         if (name := text.partition(":")[0]) not in known
     ]
-    counts = {option: getattr(args, option) for option in ("limit", "resamples", "chunk", "batch_size", "beams")}
+    counts = {
+        option: getattr(args, option) for option in ("steps", "limit", "resamples", "chunk", "batch_size", "beams")
+    }
     too_few = {option.replace("_", "-"): n for option, n in counts.items() if n is not None and n < 1}
     problems += [f"--{option} is {n}; at least 1 is needed" for option, n in too_few.items()]
     names = [Path(peer).name for peer in args.peer]
@@ -93,6 +105,11 @@ def request_of(args: argparse.Namespace) -> Request:
         problems.append(
             f"--peer names {', '.join(names)}: two would have the same row; give folders of different names"
         )
+    judges = dict(text.partition("=")[::2] for text in args.judge)
+    problems += [f"--judge {name} is not NAME=PATH of {', '.join(JUDGES)}" for name in judges if name not in JUDGES]
+    problems += [
+        f"--judge {n}={judges[n]} is no file" for n in JUDGES[1:] if n in judges and not Path(judges[n]).is_file()
+    ]
     if args.out is None and args.run is None:
         problems.append("--out is needed where no --run is given: a folder for receipt and records")
     if problems:
@@ -100,9 +117,26 @@ def request_of(args: argparse.Namespace) -> Request:
     return Request(
         suites,
         tuple(dict.fromkeys(args.data)),
-        Places(args.run, args.tokenizer, args.llm, args.judge, tuple(args.peer)),
+        Places(
+            args.run,
+            args.tokenizer,
+            args.llm,
+            judges.get("clip"),
+            tuple(args.peer),
+            Path(judges["inception"]) if "inception" in judges else None,
+            Path(judges["lpips"]) if "lpips" in judges else None,
+        ),
         args.out or args.run / "suites",
-        Options(args.protocol, args.seed, args.prompt, args.beams),
+        Options(
+            args.protocol,
+            args.seed,
+            args.prompt,
+            args.beams,
+            args.steps,
+            args.guidance,
+            args.resize,
+            args.force_image,
+        ),
         Bootstrap(args.resamples, args.seed),
         args.chunk,
         args.limit,

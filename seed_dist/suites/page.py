@@ -62,7 +62,7 @@ def _about(receipt: dict[str, Any]) -> str:
 
 def _section(number: int, name: str, one: Scored) -> Html:
     curves, single = _curves(one.entry["figures"])
-    rows = [[figure["name"], *_cells(figure)] for figure in single]
+    rows = [[[figure["name"], _noted(figure)], *_cells(figure)] for figure in single]
     heads = ["figure", "value", "95 %", "n", "chance", "shuffled"]
     own = one.work.suite.section(one.records, one.work.examples) if isinstance(one.work.suite, ShowsMore) else None
     return tag(
@@ -76,6 +76,10 @@ def _section(number: int, name: str, one: Scored) -> Html:
         table(["", ""], _listed(one.entry), "Set, protocol and models"),
         id=f"m{number}",
     )
+
+
+def _noted(figure: dict[str, Any]) -> Html | None:
+    return tag("small", " ", figure["note"]) if figure["note"] else None
 
 
 def _cells(figure: dict[str, Any]) -> list[str]:

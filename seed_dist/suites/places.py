@@ -3,7 +3,8 @@
 --run DIR          a workspace, whose stages are used as far as they are finished; WORK/STAGE: up to that stage
 --tokenizer PATH   an exported tokenizer, or stage 1's export, instead of the run's
 --llm PATH         the export of stage lora instead of the run's
---judge PATH       an open_clip folder that scores pictures instead of the tokenizer's generation encoder
+--judge clip=PATH  an open_clip folder that scores pictures instead of the tokenizer's generation encoder;
+                   inception=FILE and lpips=FILE: weights for FID, Inception Score and LPIPS
 --peer PATH        open_clip folders that are measured beside ours
 """
 
@@ -29,6 +30,8 @@ class Places:
     llm: Path | None = None
     judge: str | None = None
     peers: tuple[str, ...] = ()
+    inception: Path | None = None
+    lpips: Path | None = None
 
     @property
     def work(self) -> Path | None:

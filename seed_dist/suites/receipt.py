@@ -91,6 +91,7 @@ def _described(figure: Figure, drawn: bootstrap.Floats | None) -> dict[str, Any]
         "chance": _number(figure.chance),
         "control": _number(figure.control),
         "higher_is_better": figure.higher_is_better,
+        "note": figure.note,
     }
 
 

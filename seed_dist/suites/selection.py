@@ -11,11 +11,13 @@ from seed_dist.errors import ConfigError
 from seed_dist.suites.prompts import PROMPTS
 
 if TYPE_CHECKING:
+    from seed_dist.models.inception import Resize
     from seed_dist.suites.models import Models
     from seed_dist.suites.suite import Suite
     from seed_dist.testsets.example import Example, TestSet
 
-SUITES = ("retrieval", "codes", "vqa")
+SUITES = ("retrieval", "codes", "vqa", "reconstruction", "generation")
+JUDGES = ("clip", "inception", "lpips")
 PROTOCOLS = ("seed", "train", "crop")
 
 
@@ -23,12 +25,17 @@ PROTOCOLS = ("seed", "train", "crop")
 class Options:
     """What suites take besides models. `protocol`: of pictures and captions, see `suites/retrieval.py`. `seed`: of
     whatever is drawn. `prompt`: around a question, see `suites/prompts.py`. `beams`: of the search for an answer.
+    `steps`, `guidance`: of painting, None for the painter's; `resize`: of pictures for FID, see `models/inception.py`.
     """
 
     protocol: str = "seed"
     seed: int = 0
     prompt: str = "seed-opt"
     beams: int = 1
+    steps: int | None = None
+    guidance: float | None = None
+    resize: Resize = "clean"
+    force_image: bool = False
 
 
 def open_suite(name: str, models: Models, options: Options, examples: Sequence[Example]) -> Suite:
@@ -47,6 +54,14 @@ def open_suite(name: str, models: Models, options: Options, examples: Sequence[E
         hashes = {**models.tokenizer_hashes(), **models.language_hashes()}
         answering = Answering(PROMPTS[options.prompt], options.beams)
         return Questions(models.tokenizer, models.language, hashes, answering, examples)
+    if name == "reconstruction":
+        from seed_dist.suites.painted import open_reconstruction
+
+        return open_reconstruction(models, options)
+    if name == "generation":
+        from seed_dist.suites.painted import open_generation
+
+        return open_generation(models, options)
     raise ConfigError([f"--suite {name} is not known; these are: {', '.join(SUITES)}"])
 
 
