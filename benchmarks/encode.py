@@ -28,7 +28,8 @@ from benchmarks.hardware import keep, load
 from benchmarks.rounds import interleaved, medians, times_faster
 from seed_dist.data.manifest import Manifest
 from seed_dist.data.reader import ImageShards
-from seed_dist.data.sharding import ShardOptions, shard_source
+from seed_dist.data.request import ShardOptions
+from seed_dist.data.sharding import shard_source
 from seed_dist.encode.batches import Batch
 from seed_dist.encode.clip_targets import ClipImages, PatchEncoder
 from seed_dist.encode.runner import EncodeOptions, encode_split

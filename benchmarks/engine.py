@@ -56,10 +56,10 @@ Ends = list[tuple[float, float]]  # by the clock, and processor time of all thre
 Periods = npt.NDArray[np.float64]  # [steps, 2]: the same of each step, in seconds
 STAGE: StageName = "codebook"
 SAMPLES = 256
-_QUIET = ("validate_every=1000000", "checkpoint_every=1000000", "validation_samples=1")
+QUIET = ("validate_every=1000000", "checkpoint_every=1000000", "validation_samples=1")
 SIZES: dict[str, tuple[str, tuple[str, ...], int]] = {  # recipe, overrides, steps of a round
     "published width": ("seed_v2", ("backbones.text_tokenizer=embedded:clip", "backbones.qformer=null"), 4),
-    "toy": ("glyphs", (*TINY, "codebook.revive_after_steps=0"), 60),
+    "toy": ("glyphs", (*TINY, "codebook.revive_after_steps=0", "codebook_training.log_every=50"), 60),
 }
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     with open_comm(World(), 600.0) as comm:
         for name, (recipe, overrides, steps) in SIZES.items():
             batch = 8 if name == "toy" else args.batch
-            training = (f"{STAGE}_training.{item}" for item in (f"global_batch={batch}", "accumulation=1", *_QUIET))
+            training = (f"{STAGE}_training.{item}" for item in (f"global_batch={batch}", "accumulation=1", *QUIET))
             chosen = load_recipe(recipe, (*overrides, *training, f"{STAGE}_training.steps=100000"))
             with tempfile.TemporaryDirectory() as folder:
                 result[name] = compare(chosen, Path(folder), comm, args.rounds, steps) | {"batch": batch}

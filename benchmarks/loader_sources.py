@@ -38,7 +38,7 @@ def raw_pieces(work: Path, targets: Sequence[str]) -> Iterator[list[npt.NDArray[
     for target in targets:
         for path in sorted((work / "features" / target / "train").glob("*.tar")):
             with path.open("rb", buffering=0) as file:
-                while count := file.readinto(buffer):
+                while count := file.readinto(buffer):  # type: ignore[arg-type]
                     yield [buffer[:count]]
 
 

@@ -45,7 +45,7 @@ def pairs(count: int, mean_bytes: int) -> Pairs:
 def ours(folder: Path, given: Pairs) -> None:
     assembly = Assembly(folder, Plan("images", {"source": ""}, {}))
     assembly.begin()
-    names = []
+    names: list[str] = []
     for first in range(0, len(given), SHARD_PAIRS):
         name = shard_name(len(names))
         with open_shard(folder / name) as shard:

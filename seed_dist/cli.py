@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable
@@ -46,9 +47,15 @@ def run_command(main: Callable[[], None]) -> int:
     """Run a command's main function; the value is the exit code for `sys.exit`."""
     try:
         main()
+        sys.stdout.flush()
     except SeedDistError as error:
         print(redact(f"error: {error}"), file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        if not _is_unread(sys.stdout.fileno()):
+            raise
+        # `| head` has seen enough; the interpreter's own last flush must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES):
             raise
@@ -63,3 +70,10 @@ def run_command(main: Callable[[], None]) -> int:
         print("interrupted: run the same command again to go on from the last finished piece.", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _is_unread(descriptor: int) -> bool:
+    """Whether nobody is left to read from the pipe that is written to."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # errors are told unasked
+    return any(event & select.POLLERR for _, event in poll.poll(0))

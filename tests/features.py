@@ -31,7 +31,8 @@ def write_features(
     """
     folder = work / "features" / target / split
     folder.mkdir(parents=True)
-    header, entries, shards = npy_header(values.dtype, values.shape[1:]), [], []
+    header, entries = npy_header(values.dtype, values.shape[1:]), []
+    shards: list[tuple[str, list[Any]]] = []
     for start in range(0, len(values), per_shard):
         name, rows = f"shard-{len(shards):06d}.tar", []
         with open_shard(folder / name) as shard:

@@ -79,7 +79,7 @@ def _rank_main(
         from seed_dist.dist.launch import open_comm
 
         with open_comm(World(rank, size, rank, size), timeout_s, f"file://{store}") as comm:
-            answer = None, fn(comm, *arguments)
+            answer: tuple[str | None, Any] = None, fn(comm, *arguments)
     except BaseException:  # noqa: BLE001 - the traceback is what the test shows
         answer = traceback.format_exc(), None
     writer.send_bytes(

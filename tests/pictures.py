@@ -1,13 +1,17 @@
 """Small sources of images and captions for tests, and the bytes of the sets made from them."""
 
+from __future__ import annotations
+
 import hashlib
 import io
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 
-def picture(seed, kind="PNG", size=(12, 10), mode="RGB", **options):
+def picture(seed: int, kind: str = "PNG", size: tuple[int, int] = (12, 10), mode: str = "RGB", **options: Any) -> bytes:
     """Bytes of a small noisy image."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -15,17 +19,17 @@ def picture(seed, kind="PNG", size=(12, 10), mode="RGB", **options):
     return buffer.getvalue()
 
 
-def odd_pictures():
+def odd_pictures() -> dict[str, bytes]:
     """{file name: bytes} of every kind of picture for which converting to RGB alone would not do."""
 
-    def encoded(image, kind, **options):
+    def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
         buffer = io.BytesIO()
         image.save(buffer, kind, **options)
         return buffer.getvalue()
 
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned right by 90 degrees
-    colour = [Image.open(io.BytesIO(picture(seed, size=(16, 11)))) for seed in range(4)]
+    colour: list[Image.Image] = [Image.open(io.BytesIO(picture(seed, size=(16, 11)))) for seed in range(4)]
     clear = colour[0].convert("RGBA")
     clear.putalpha(Image.linear_gradient("L").resize(clear.size))
     deep = Image.fromarray((np.arange(16 * 11, dtype=np.uint16) * 370).reshape(11, 16))
@@ -46,7 +50,7 @@ def odd_pictures():
     }
 
 
-def fill(folder, count, start=0):
+def fill(folder: Path, count: int, start: int = 0) -> Path:
     """`count` pairs, jpg and png in turn."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(start, start + count):
@@ -56,7 +60,7 @@ def fill(folder, count, start=0):
     return folder
 
 
-def content(folder):
+def content(folder: Path) -> dict[str, str]:
     """{relative name: SHA-256} of all files of a finished set, without the note of where its source lies."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".source.json")
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -18,7 +18,8 @@ from seed_dist.plan.storage import Feature, stage_targets
 @dataclass(frozen=True)
 class Checkpoints:
     """`bytes` of one, `kept_bytes` of all while another is written. Seconds between saves: the recipe's at the fast and
-    the slow end, and the best after Young and after Daly; `lost_share` of the time with the latter."""
+    the slow end, and the best after Young and after Daly; `lost_share` of the time with the latter. All as if training
+    waited for a save, which writes in the background: an upper bound of what one costs and of the best interval."""
 
     bytes: int
     kept_bytes: int

@@ -20,7 +20,6 @@ a stage's export (WORK/codebook/export) or what `python -m seed_dist.convert` ma
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -46,11 +45,7 @@ def main() -> None:
 
     from seed_dist.tokenize.pictures import files_of
 
-    files = files_of(args.images)
-    try:
-        _run(args, files)
-    except BrokenPipeError:  # `| head` has seen enough; the interpreter's own last flush must not fail again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _run(args, files_of(args.images))
 
 
 def _run(args: argparse.Namespace, files: list[Path]) -> None:

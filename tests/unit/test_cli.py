@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -35,3 +36,26 @@ def test_a_process_ends_with_its_code_and_words_at_once(ending: str, code: int, 
     assert (done.returncode, done.stdout) == (code, "worked\n")
     assert message in done.stderr
     assert ("Traceback" in done.stderr) == (ending == "1 / 0")
+
+
+@pytest.mark.parametrize("lines", [3, 100_000])
+def test_a_reader_that_has_seen_enough_is_no_error(lines: int) -> None:
+    script = f"""
+import sys
+from seed_dist.cli import run_command
+sys.exit(run_command(lambda: print(*range({lines}), sep=chr(10))))
+"""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, check=False, timeout=60
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_another_broken_pipe_is_a_defect() -> None:
+    script = "import sys; from seed_dist.cli import run_command\ndef main(): raise BrokenPipeError\nrun_command(main)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "BrokenPipeError" in done.stderr
