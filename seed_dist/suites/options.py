@@ -37,7 +37,13 @@ class Request:
 def add_suite_options(parser: argparse.ArgumentParser) -> None:
     """The options that only `--suite` reads."""
     add = parser.add_argument_group("suites").add_argument
-    add("--run", type=Path, metavar="DIR", help="workspace with finished stages; WORK/STAGE: up to that stage")
+    add(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="workspace with finished stages; WORK/STAGE: up to that stage. Under torchrun, which takes --run for an "
+        "option of its own, write --work: it means the same here",
+    )
     add("--tokenizer", type=Path, metavar="PATH", help="exported tokenizer, or stage 1's export, instead of the run's")
     add("--llm", type=Path, metavar="PATH", help="export of stage lora, instead of the run's")
     add("--judge", metavar="PATH", help="open_clip folder that scores pictures (default: the generation encoder)")
@@ -65,13 +71,14 @@ def add_suite_options(parser: argparse.ArgumentParser) -> None:
 
 def request_of(args: argparse.Namespace) -> Request:
     """What the options ask for; ConfigError with everything that is wrong with them."""
+    run = args.run or args.work
     suites = tuple(dict.fromkeys(args.suite.split(",")))
     problems = [
         f"--suite {name!r} is not known; these are: {', '.join(SUITES)}" for name in suites if name not in SUITES
     ]
-    if args.run is None and args.tokenizer is None:
+    if run is None and args.tokenizer is None:
         problems.append("neither --run nor --tokenizer is given; name a workspace or an exported tokenizer")
-    folders = {option: getattr(args, option) for option in ("run", "tokenizer", "llm")}
+    folders = {"run": run, "tokenizer": args.tokenizer, "llm": args.llm}
     problems += [f"--{name} {at} is no folder" for name, at in folders.items() if at is not None and not at.is_dir()]
     if not args.data:
         problems.append("--data is needed: workspace:SPLIT, or NAME:FOLDER[:SPLIT]")
@@ -83,15 +90,15 @@ def request_of(args: argparse.Namespace) -> Request:
         problems.append(
             f"--peer names {', '.join(names)}: two would have the same row; give folders of different names"
         )
-    if args.out is None and args.run is None:
+    if args.out is None and run is None:
         problems.append("--out is needed where no --run is given: a folder for receipt and records")
     if problems:
         raise ConfigError(problems)
     return Request(
         suites,
         tuple(dict.fromkeys(args.data)),
-        Places(args.run, args.tokenizer, args.llm, args.judge, tuple(args.peer)),
-        args.out or args.run / "suites",
+        Places(run, args.tokenizer, args.llm, args.judge, tuple(args.peer)),
+        args.out or run / "suites",
         Options(args.protocol, args.seed),
         Bootstrap(args.resamples, args.seed),
         args.chunk,
