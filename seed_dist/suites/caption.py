@@ -22,27 +22,25 @@ from seed_dist.models.generation import Decoding
 from seed_dist.models.language import SeedLanguageModel
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.pixels import DECODING
+from seed_dist.suites.prompts import CAPTION_PROMPTS
 from seed_dist.suites.suite import Figure, Floats, Record
 from seed_dist.testsets.example import Example
-
-PROMPTS = {"none": "", "seed-opt": "a photo of"}
-BEAMS = {"greedy": 1, "beam5": 5}
 
 
 @dataclass(frozen=True)
 class Writing:
-    """How captions are written: names of a prompt and of a decoding, and at most how many tokens a caption has."""
+    """How captions are written: the name of a prompt, beams of the search (1: greedy), tokens of a caption at most."""
 
     prompt: str = "none"
-    decoding: str = "greedy"
+    beams: int = 1
     max_new: int = 30
 
     def __post_init__(self) -> None:
         problems = []
-        if self.prompt not in PROMPTS:
-            problems.append(f"the prompt is {self.prompt!r}; there are {', '.join(PROMPTS)}")
-        if self.decoding not in BEAMS:
-            problems.append(f"the decoding is {self.decoding!r}; there are {', '.join(BEAMS)}")
+        if self.prompt not in CAPTION_PROMPTS:
+            problems.append(f"the prompt is {self.prompt!r}; there are {', '.join(CAPTION_PROMPTS)}")
+        if self.beams < 1:
+            problems.append(f"beams is {self.beams}; 1 is greedy")
         if self.max_new < 1:
             problems.append(f"max_new is {self.max_new}; a caption needs at least 1 token")
         if problems:
@@ -70,8 +68,8 @@ class Captions:
         self._tokenizer, self._language, self._writing = tokenizer, language, writing
         self.models = models
         self.protocol = {
-            "prompt": PROMPTS[writing.prompt],
-            "decoding": {**asdict(writing), "beams": BEAMS[writing.decoding], "caption": "first line"},
+            "prompt": CAPTION_PROMPTS[writing.prompt],
+            "decoding": {**asdict(writing), "caption": "first line"},
             "pictures": {"decoding": DECODING, **tokenizer.processor.details()},
             "tokens": "PTBTokenizer 3.4.1's, lower case, less coco-caption's punctuation",
             "measures": "as pycocoevalcap 1.2; cider_d is its CIDEr",
@@ -84,10 +82,10 @@ class Captions:
         """Fields: written, references."""
         if unfit := [example.key for example in examples if example.image is None or not example.captions]:
             raise DataError(f"{unfit[0]} has no picture or no caption to compare with; choose another set.")
-        language, prompt = self._language, PROMPTS[self._writing.prompt]
+        language, prompt = self._language, CAPTION_PROMPTS[self._writing.prompt]
         after = language.words(prompt) if prompt else []
         codes = self._tokenizer.encode([example.image() for example in examples if example.image]).tolist()
-        decoding = Decoding(language.tokenizer.eos_token_id, self._writing.max_new, beams=BEAMS[self._writing.decoding])
+        decoding = Decoding(language.tokenizer.eos_token_id, self._writing.max_new, beams=self._writing.beams)
         prompts = [[language.start_token, *language.image(image), *after] for image in codes]
         written = [language.text(row).strip().partition("\n")[0] for row in language.generate(prompts, decoding)]
         return [

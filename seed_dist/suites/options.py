@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seed_dist.errors import ConfigError
 from seed_dist.suites.places import Places
-from seed_dist.suites.prompts import PROMPTS
+from seed_dist.suites.prompts import CAPTION_PROMPTS, PROMPTS
 from seed_dist.suites.selection import JUDGES, PROTOCOLS, SUITES, Options
 from seed_dist.testsets.published import PUBLISHED
 
@@ -39,7 +39,13 @@ class Request:
 def add_suite_options(parser: argparse.ArgumentParser) -> None:
     """The options that only `--suite` reads."""
     add = parser.add_argument_group("suites").add_argument
-    add("--run", type=Path, metavar="DIR", help="workspace with finished stages; WORK/STAGE: up to that stage")
+    add(
+        "--run",
+        type=Path,
+        metavar="DIR",
+        help="workspace with finished stages; WORK/STAGE: up to that stage. Under torchrun, which takes --run for an "
+        "option of its own, write --work: it means the same here",
+    )
     add("--tokenizer", type=Path, metavar="PATH", help="exported tokenizer, or stage 1's export, instead of the run's")
     add("--llm", type=Path, metavar="PATH", help="export of stage lora, instead of the run's")
     add(
@@ -63,7 +69,8 @@ def add_suite_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--protocol", choices=PROTOCOLS, default="seed", help="of captions and pictures, see docs (%(default)s)")
     add("--prompt", choices=PROMPTS, default="seed-opt", help="of suite vqa (%(default)s)")
-    add("--beams", type=int, default=1, metavar="N", help="of the search for an answer; 1 is greedy (%(default)s)")
+    add("--caption-prompt", choices=CAPTION_PROMPTS, default="none", help="of suite caption (%(default)s)")
+    add("--beams", type=int, default=1, metavar="N", help="of the search for a text; 1 is greedy (%(default)s)")
     add("--limit", type=int, metavar="N", help="the first N examples of each set (default: all)")
     add("--seed", type=int, default=0, metavar="N", help="of whatever is drawn (%(default)s)")
     add("--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (%(default)s)")
@@ -79,13 +86,14 @@ def add_suite_options(parser: argparse.ArgumentParser) -> None:
 
 def request_of(args: argparse.Namespace) -> Request:
     """What the options ask for; ConfigError with everything that is wrong with them."""
+    run = args.run or args.work
     suites = tuple(dict.fromkeys(args.suite.split(",")))
     problems = [
         f"--suite {name!r} is not known; these are: {', '.join(SUITES)}" for name in suites if name not in SUITES
     ]
-    if args.run is None and args.tokenizer is None:
+    if run is None and args.tokenizer is None:
         problems.append("neither --run nor --tokenizer is given; name a workspace or an exported tokenizer")
-    folders = {option: getattr(args, option) for option in ("run", "tokenizer", "llm")}
+    folders = {"run": run, "tokenizer": args.tokenizer, "llm": args.llm}
     problems += [f"--{name} {at} is no folder" for name, at in folders.items() if at is not None and not at.is_dir()]
     if not args.data:
         problems.append("--data is needed: workspace:SPLIT, or NAME:FOLDER[:SPLIT]")
@@ -110,7 +118,7 @@ def request_of(args: argparse.Namespace) -> Request:
     problems += [
         f"--judge {n}={judges[n]} is no file" for n in JUDGES[1:] if n in judges and not Path(judges[n]).is_file()
     ]
-    if args.out is None and args.run is None:
+    if args.out is None and run is None:
         problems.append("--out is needed where no --run is given: a folder for receipt and records")
     if problems:
         raise ConfigError(problems)
@@ -118,7 +126,7 @@ def request_of(args: argparse.Namespace) -> Request:
         suites,
         tuple(dict.fromkeys(args.data)),
         Places(
-            args.run,
+            run,
             args.tokenizer,
             args.llm,
             judges.get("clip"),
@@ -126,11 +134,12 @@ def request_of(args: argparse.Namespace) -> Request:
             Path(judges["inception"]) if "inception" in judges else None,
             Path(judges["lpips"]) if "lpips" in judges else None,
         ),
-        args.out or args.run / "suites",
+        args.out or run / "suites",
         Options(
             args.protocol,
             args.seed,
             args.prompt,
+            args.caption_prompt,
             args.beams,
             args.steps,
             args.guidance,

@@ -22,3 +22,6 @@ PROMPTS = {
     "vicuna": Prompt("USER: ", f"{_SHORTLY}\nASSISTANT:"),
     "llama2-chat": Prompt("[INST] ", f"{_SHORTLY} [/INST]\n"),
 }
+
+# Behind the picture's codes, before the caption. None in our own stage 3; SEED-OPT's: arXiv 2307.08041, section 4.
+CAPTION_PROMPTS = {"none": "", "seed-opt": "a photo of"}

@@ -82,12 +82,12 @@ def resampled(figures: Sequence[Figure], drawn: Bootstrap) -> dict[str, bootstra
 
 
 def _described(figure: Figure, drawn: bootstrap.Floats | None) -> dict[str, Any]:
-    finite = None if drawn is None or not np.isfinite(drawn).all() else bootstrap.interval(drawn)
+    between = None if drawn is None or not np.isfinite(drawn).all() else bootstrap.interval(drawn)
     return {
         "name": figure.name,
         "value": _number(figure.value),
         "n": figure.n,
-        "interval": None if finite is None else list(finite),
+        "interval": None if between is None else [_number(end) for end in between],
         "chance": _number(figure.chance),
         "control": _number(figure.control),
         "higher_is_better": figure.higher_is_better,
@@ -96,7 +96,8 @@ def _described(figure: Figure, drawn: bootstrap.Floats | None) -> dict[str, Any]
 
 
 def _number(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
+    """To 12 digits: the last ones of a sum depend on how many threads made it."""
+    return float(f"{value:.12g}") if value is not None and math.isfinite(value) else None
 
 
 def _records_sha256(work: Measurement) -> str:

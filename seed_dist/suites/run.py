@@ -68,7 +68,7 @@ def make_records(work: Measurement, comm: Comm) -> int:
             "eval  %s: %d of %d chunks are there", label, work.records.chunks - len(missing), work.records.chunks
         )
     for start in range(0, len(missing), comm.size):
-        own = missing[start + comm.rank :][:1] if start + comm.rank < min(len(missing), start + comm.size) else []
+        own = missing[start : start + comm.size][comm.rank : comm.rank + 1]
         _agree(comm, _attempt(work, own, comm.rank))
         get_logger().info("eval  %s: %d of %d chunks", label, min(start + comm.size, len(missing)), len(missing))
     return len(missing)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from seed_dist.suites.suite import Suite
     from seed_dist.testsets.example import Example, TestSet
 
-SUITES = ("retrieval", "codes", "vqa", "reconstruction", "generation")
+SUITES = ("retrieval", "codes", "reconstruction", "generation", "caption", "vqa")
 JUDGES = ("clip", "inception", "lpips")
 PROTOCOLS = ("seed", "train", "crop")
 
@@ -24,13 +24,15 @@ PROTOCOLS = ("seed", "train", "crop")
 @dataclass(frozen=True)
 class Options:
     """What suites take besides models. `protocol`: of pictures and captions, see `suites/retrieval.py`. `seed`: of
-    whatever is drawn. `prompt`: around a question, see `suites/prompts.py`. `beams`: of the search for an answer.
+    whatever is drawn. `prompt`: around a question, `caption_prompt`: before a caption, see `suites/prompts.py`. `beams`:
+    of the search for a text.
     `steps`, `guidance`: of painting, None for the painter's; `resize`: of pictures for FID, see `models/inception.py`.
     """
 
     protocol: str = "seed"
     seed: int = 0
     prompt: str = "seed-opt"
+    caption_prompt: str = "none"
     beams: int = 1
     steps: int | None = None
     guidance: float | None = None
@@ -54,6 +56,12 @@ def open_suite(name: str, models: Models, options: Options, examples: Sequence[E
         hashes = {**models.tokenizer_hashes(), **models.language_hashes()}
         answering = Answering(PROMPTS[options.prompt], options.beams)
         return Questions(models.tokenizer, models.language, hashes, answering, examples)
+    if name == "caption":
+        from seed_dist.suites.caption import Captions, Writing
+
+        hashes = {**models.tokenizer_hashes(), **models.language_hashes()}
+        writing = Writing(options.caption_prompt, options.beams)
+        return Captions(models.tokenizer, models.language, hashes, writing)
     if name == "reconstruction":
         from seed_dist.suites.painted import open_reconstruction
 

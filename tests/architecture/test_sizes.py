@@ -11,7 +11,7 @@ from tests.architecture.sources import Source, sources
 FILE_LINES = 350
 FUNCTION_LINES = 60
 PARAMETERS = 7
-ALL_LINES = 24_000  # of code: docstrings, comments and blank lines cost a reader nothing
+ALL_LINES = 32_000  # of code: docstrings, comments and blank lines cost a reader nothing
 
 # "path" or "path::function": (limit, reason). At most five, and each with its own limit.
 EXCEPTIONS: dict[str, tuple[int, str]] = {}

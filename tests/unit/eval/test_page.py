@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from seed_dist.eval.page import captions, pictures
+from seed_dist.eval.page import captions
 from seed_dist.eval.page.document import render
 from seed_dist.eval.results import Gap, Results
-from seed_dist.page import charts, markup
+from seed_dist.page import charts, markup, pictures
 
 VOID = {"img", "meta", "br", "path", "line", "rect", "circle"}
 

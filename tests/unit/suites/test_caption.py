@@ -13,7 +13,8 @@ from PIL import Image
 from seed_dist.errors import ConfigError, DataError
 from seed_dist.metrics.caption_tokens import caption_tokens
 from seed_dist.metrics.captions import CaptionPairs, bleu
-from seed_dist.suites.caption import PROMPTS, Captions, Writing
+from seed_dist.suites.caption import Captions, Writing
+from seed_dist.suites.prompts import CAPTION_PROMPTS as PROMPTS
 from seed_dist.suites.suite import Figure, Record
 from seed_dist.testsets.example import Example
 from tests.languages import FAMILIES, lora_options, save_language
@@ -61,7 +62,7 @@ def written_by(records: list[Record]) -> list[str]:
     return [record.fields["written"] for record in records]
 
 
-@pytest.mark.parametrize("writing", [Writing(max_new=8), Writing("seed-opt", "beam5", 8)], ids=["greedy", "beam5"])
+@pytest.mark.parametrize("writing", [Writing(max_new=8), Writing("seed-opt", 5, 8)], ids=["greedy", "beam5"])
 def test_a_caption_does_not_depend_on_its_batch(models: Models, examples: list[Example], writing: Writing) -> None:
     suite = Captions(*models, {"llm": "0123"}, writing)
     together = suite.records(examples)
