@@ -125,29 +125,37 @@ def request_of(args: argparse.Namespace) -> Request:
     return Request(
         suites,
         tuple(dict.fromkeys(args.data)),
-        Places(
-            run,
-            args.tokenizer,
-            args.llm,
-            judges.get("clip"),
-            tuple(args.peer),
-            Path(judges["inception"]) if "inception" in judges else None,
-            Path(judges["lpips"]) if "lpips" in judges else None,
-        ),
+        _places(args, run, judges),
         args.out or run / "suites",
-        Options(
-            args.protocol,
-            args.seed,
-            args.prompt,
-            args.caption_prompt,
-            args.beams,
-            args.steps,
-            args.guidance,
-            args.resize,
-            args.force_image,
-        ),
+        _options(args),
         Bootstrap(args.resamples, args.seed),
         args.chunk,
         args.limit,
         args.batch_size,
+    )
+
+
+def _places(args: argparse.Namespace, run: Path | None, judges: dict[str, str]) -> Places:
+    return Places(
+        run,
+        args.tokenizer,
+        args.llm,
+        judges.get("clip"),
+        tuple(args.peer),
+        Path(judges["inception"]) if "inception" in judges else None,
+        Path(judges["lpips"]) if "lpips" in judges else None,
+    )
+
+
+def _options(args: argparse.Namespace) -> Options:
+    return Options(
+        args.protocol,
+        args.seed,
+        args.prompt,
+        args.caption_prompt,
+        args.beams,
+        args.steps,
+        args.guidance,
+        args.resize,
+        args.force_image,
     )

@@ -24,9 +24,9 @@ PROTOCOLS = ("seed", "train", "crop")
 @dataclass(frozen=True)
 class Options:
     """What suites take besides models. `protocol`: of pictures and captions, see `suites/retrieval.py`. `seed`: of
-    whatever is drawn. `prompt`: around a question, `caption_prompt`: before a caption, see `suites/prompts.py`. `beams`:
-    of the search for a text.
-    `steps`, `guidance`: of painting, None for the painter's; `resize`: of pictures for FID, see `models/inception.py`.
+    whatever is drawn. `prompt`: around a question, `caption_prompt`: before a caption, see `suites/prompts.py`.
+    `beams`: of the search for a text. `steps`, `guidance`: of painting, None for the painter's; `resize`: of pictures
+    for FID, see `models/inception.py`.
     """
 
     protocol: str = "seed"
