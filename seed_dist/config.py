@@ -220,7 +220,7 @@ class Recipe:
         """16 hex digits; a recipe keeps those that it had before there were mixtures and remedies, if it has none."""
         values = self.as_dict()
         for stage in STAGES:
-            if self.training(stage).on_collapse == ("warn",):  # type: ignore[arg-type]
+            if self.training(stage).on_collapse == ("warn",):
                 del values[f"{stage}_training"]["on_collapse"]
         if self.data == DataConfig():
             del values["data"]

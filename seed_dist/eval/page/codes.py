@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from seed_dist.eval.page.pictures import picture
 from seed_dist.eval.results import ShownCode
 from seed_dist.page.charts import area, bars, histogram
 from seed_dist.page.markup import Html, decimal, percent, tag
+from seed_dist.page.pictures import picture
 
 _CHOICE = (
     "Three codes that occur most often, three of the rarest, and three of the least stable: those whose uses lie "
