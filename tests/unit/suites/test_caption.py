@@ -151,6 +151,6 @@ def test_what_does_not_fit_is_refused(models: Models, examples: list[Example]) -
     protocols = {str(Captions(*models, {}, Writing(prompt)).protocol) for prompt in PROMPTS}
     assert len(protocols) == len(PROMPTS)
     with pytest.raises(ConfigError, match=r"3 configuration problem.*(?s:.)*'x'; there are none, seed-opt"):
-        Writing("x", "y", 0)
+        Writing("x", 0, 0)
     with pytest.raises(DataError, match="image-9 has no picture or no caption"):
         Captions(*models, {}).records([Example("image-9", examples[0].image)])

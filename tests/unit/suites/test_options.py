@@ -21,7 +21,7 @@ def asked(*words):
 def test_torchrun_lets_every_option_through(tmp_path):
     """It looks for its own options among those of the command, too: `--run` it would refuse as ambiguous."""
     words = ["--work", str(tmp_path), "--suite", "codes,retrieval", "--data", "workspace:test", "--seed", "3"]
-    words += ["--tokenizer", str(tmp_path), "--llm", str(tmp_path), "--judge", "a", "--peer", "b", "--limit", "9"]
+    words += ["--tokenizer", str(tmp_path), "--llm", str(tmp_path), "--judge", "clip=a", "--peer", "b", "--limit", "9"]
     words += ["--protocol", "crop", "--resamples", "50", "--chunk", "8", "--batch-size", "2"]
     passed = get_args_parser().parse_args(["--nproc-per-node=2", "-m", "seed_dist.eval", *words])
     assert passed.training_script_args == words
