@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seed_dist.errors import ConfigError
+from seed_dist.errors import ConfigError, UnavailableError
 from seed_dist.suites.prompts import PROMPTS
 
 if TYPE_CHECKING:
@@ -40,8 +40,22 @@ class Options:
     force_image: bool = False
 
 
+# What an example must have at least, and what to call it; pictures all sets have.
+_NEEDS = {
+    "retrieval": ("captions", "captions"),
+    "generation": ("captions", "captions"),
+    "caption": ("captions", "captions"),
+    "vqa": ("question", "questions"),
+}
+
+
 def open_suite(name: str, models: Models, options: Options, examples: Sequence[Example]) -> Suite:
-    """The suite of a name, for these examples. UnavailableError where it needs a model that was never made."""
+    """The suite of a name, for these examples. UnavailableError where it needs a model that was never made, or what
+    this kind of set does not have.
+    """
+    part, words = _NEEDS.get(name, ("key", ""))
+    if not any(getattr(example, part) for example in examples):
+        raise UnavailableError(f"the set has no {words}. Give --suite {name} another --data, see docs/testsets.md.")
     if name == "retrieval":
         from seed_dist.suites.retrieval import RetrievalSuite
 

@@ -188,6 +188,9 @@ def test_other_models_are_refused_and_missing_ones_named(request_, work, tmp_pat
     assert [one.suite.name for one, _ in made.done] == ["retrieval"]
     assert made.done[0][0].suite.rows == ["embedding"]
     assert "--stage codebook" in made.gaps[0]["why"]
+    asking = make(replace(request_, suites=("vqa",), out=tmp_path / "q"), LocalComm())
+    assert (asking.done, asking.gaps[0]["suite"]) == ([], "vqa")
+    assert "the set has no questions" in asking.gaps[0]["why"]
 
 
 WITHOUT_DEEPSPEED = """
