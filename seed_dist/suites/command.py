@@ -42,6 +42,8 @@ def run(request: Request, world: World) -> None:
     """Measure, and on the first rank write the receipt. DataError when something that was asked for is missing."""
     limit_threads(world)
     allow_open_files()
+    if world.is_main:
+        request.out.mkdir(mode=0o700, parents=True, exist_ok=True)  # records hold captions and answers
     with open_comm(world, TIMEOUT_S) as comm:
         made = make(request, comm)
     if world.is_main:
