@@ -5,7 +5,6 @@ Everything is read from the finished set itself. Strings of the data are escaped
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-from PIL import Image
 
 from seed_dist.data.filters import DELIBERATE
-from seed_dist.data.image_policy import upright_size
 from seed_dist.data.index import INDEX_NAME
 from seed_dist.data.manifest import CARD_NAME, Manifest
 from seed_dist.data.reader import ImageShards
@@ -125,12 +122,8 @@ def _left_out(manifest: Manifest) -> str:
 
 
 def _sizes(shards: ImageShards, rows: Sequence[int], texts: _Texts) -> str:
-    sides, aspects = [], []
-    for row in rows:
-        with Image.open(io.BytesIO(shards.image_bytes(row))) as image:
-            width, height = upright_size(image)
-        sides.append(min(width, height))
-        aspects.append(width / height)
+    sizes = [shards.size(row) for row in rows]
+    sides, aspects = [min(size) for size in sizes], [width / height for width, height in sizes]
     measured = (
         ("shorter side in pixels", sides),
         ("width divided by height", aspects),

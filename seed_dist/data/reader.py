@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from seed_dist.data.codec import decode_image
+from seed_dist.data.image_policy import upright_size
 from seed_dist.data.index import DIGESTS
 from seed_dist.data.manifest import MANIFEST_NAME, QUARANTINED, Manifest, load_manifest
 from seed_dist.data.precision import decoded, decoded_dtype, stored_layout
@@ -78,6 +79,11 @@ class ImageShards(_ShardSet):
     def image(self, i: int) -> Image.Image:
         """Sample `i` as upright RGB."""
         return decode_image(self.image_bytes(i))
+
+    def size(self, i: int) -> tuple[int, int]:
+        """Width and height of sample `i` as it is shown, in pixels; only its head is decoded."""
+        with Image.open(io.BytesIO(self.image_bytes(i))) as image:
+            return upright_size(image)
 
 
 class FeatureShards(_ShardSet):

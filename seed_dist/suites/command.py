@@ -94,7 +94,7 @@ def finish(request: Request, made: Made) -> Iterator[Path]:
         scored = []
         for work, seconds in made.done:
             began_s = time.monotonic()
-            scored.append(receipt.score(work, request.drawn, seconds + time.monotonic() - began_s))
+            scored.append(receipt.score(work, request.drawn, seconds))
             get_logger().info("eval  %s scored in %.1f s", work.suite.name, time.monotonic() - began_s)
         facts = {"bootstrap": receipt.described(request.drawn), "hardware": made.hardware, "seed": request.options.seed}
         values = receipt.write(request.out, scored, [*made.gaps, *made.unmeasured], facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from seed_dist.errors import ConfigError, UnavailableError
 from seed_dist.models.inception import Inception
 from seed_dist.models.judge_weights import ALEXNET, INCEPTION, read_judge_weights
@@ -37,11 +39,13 @@ def open_generation(models: Models, options: Options) -> GenerationSuite:
     return GenerationSuite(conditioner, painting, _judges(models, options), hashes)
 
 
+@lru_cache(maxsize=1)  # both suites paint with one
 def _painting(models: Models, options: Options) -> Painting:
     painter = load_painter(models.backbones.painter, models.device)
     return Painting(painter, options.seed, options.steps, options.guidance)
 
 
+@lru_cache(maxsize=1)
 def _judges(models: Models, options: Options) -> PictureJudges:
     inception = lpips = None
     if (path := models.places.inception) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from PIL import Image
 
 from seed_dist.data.codec import decode_image
 from seed_dist.data.filters import DELIBERATE
-from seed_dist.data.image_policy import upright_size
 from seed_dist.data.reader import ImageShards
 from seed_dist.data.reject_list import REJECTS_NAME, Reject, read_reject_list
 from seed_dist.page.charts import histogram
@@ -67,12 +65,8 @@ def _shown(shards: ImageShards, row: int) -> _Shown:
 
 
 def _sizes(shards: ImageShards, rows: Sequence[int]) -> Html:
-    sides, aspects = [], []
-    for row in rows:
-        with Image.open(io.BytesIO(shards.image_bytes(row))) as image:
-            width, height = upright_size(image)
-        sides.append(min(width, height))
-        aspects.append(width / height)
+    sizes = [shards.size(row) for row in rows]
+    sides, aspects = [min(size) for size in sizes], [width / height for width, height in sizes]
     lengths = [len(shards.captions[row]) for row in rows]
     several = sum(len(captions) > 1 for captions in shards.all_captions)
     note = f"Of {len(rows):,} pictures that were drawn." if len(rows) < len(shards) else "Of all pictures."
