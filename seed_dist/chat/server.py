@@ -25,6 +25,7 @@ ADDRESS = "127.0.0.1"
 _MAX_JSON_BYTES = 200_000
 _SILENCE_S = 30  # of a client in the middle of a request
 _CHUNK_BYTES = 1 << 16
+_LONGEST_NUMBER = 18  # digits; Python refuses to read very long ones
 
 
 class ChatServer(ThreadingHTTPServer):
@@ -104,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = "application/octet-stream" if is_file else "application/json"
         most = MAX_UPLOAD_BYTES if is_file else _MAX_JSON_BYTES
         length = self.headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdigit():
+        if not length.isascii() or not length.isdigit() or len(length) > _LONGEST_NUMBER:
             raise _RefusedError(HTTPStatus.LENGTH_REQUIRED, "the request does not say how long it is (Content-Length).")
         if int(length) > most:
             self._drain(int(length))
