@@ -84,7 +84,7 @@ class Comparison:
             return f"no band for this configuration: {listed}"
         outside = [one.name for one in self.judged if not one.is_inside and one.name != "loss"]
         said = [judged_words(one, self.runs) for one in self.judged if one.name == "loss"]
-        said += [f"also outside: {', '.join(outside)}"] if outside else []
+        said += [f"outside theirs: {', '.join(outside)}"] if outside else []
         said += [f"but {listed}"] if listed else []
         return "; ".join(said) or "the first point of the band is not reached yet"
 
