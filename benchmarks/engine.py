@@ -57,9 +57,10 @@ Periods = npt.NDArray[np.float64]  # [steps, 2]: the same of each step, in secon
 STAGE: StageName = "codebook"
 SAMPLES = 256
 QUIET = ("validate_every=1000000", "checkpoint_every=1000000", "validation_samples=1")
-SIZES: dict[str, tuple[str, tuple[str, ...], int]] = {  # recipe, overrides, steps of a round
-    "published width": ("seed_v2", ("backbones.text_tokenizer=embedded:clip", "backbones.qformer=null"), 4),
-    "toy": ("glyphs", (*TINY, "codebook.revive_after_steps=0", "codebook_training.log_every=50"), 60),
+TOY_STEPS = 60
+SIZES: dict[str, tuple[str, tuple[str, ...]]] = {  # recipe, overrides
+    "published width": ("seed_v2", ("backbones.text_tokenizer=embedded:clip", "backbones.qformer=null")),
+    "toy": ("glyphs", (*TINY, "codebook.revive_after_steps=0", "codebook_training.log_every=50")),
 }
 
 
@@ -67,13 +68,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=16, help="samples of a step at published width (%(default)s)")
+    parser.add_argument("--steps", type=int, default=4, help="of a round at published width (%(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     result: dict[str, Any] = {"threads": args.threads, "rounds": args.rounds, "load_average_before": load()}
     with open_comm(World(), 600.0) as comm:
-        for name, (recipe, overrides, steps) in SIZES.items():
-            batch = 8 if name == "toy" else args.batch
+        for name, (recipe, overrides) in SIZES.items():
+            batch, steps = (8, TOY_STEPS) if name == "toy" else (args.batch, args.steps)
             training = (f"{STAGE}_training.{item}" for item in (f"global_batch={batch}", "accumulation=1", *QUIET))
             chosen = load_recipe(recipe, (*overrides, *training, f"{STAGE}_training.steps=100000"))
             with tempfile.TemporaryDirectory() as folder:
