@@ -50,7 +50,7 @@ def measured(request: Request) -> dict[str, Any]:
     list(finish(request, made))
     found = {}
     for entry in json.loads((request.out / "receipt.json").read_text())["measurements"]:
-        work = next(work for work, _ in made.done if work.suite.name == entry["suite"])
+        work = next(work for work in made.done if work.suite.name == entry["suite"])
         kept = {name: entry[name] for name in ("figures", "protocol", "models", "set", "records_sha256")}
         found[entry["suite"]] = {**kept, "bits": [bits(record) for record in work.all_records()]}
     return found
