@@ -21,7 +21,7 @@ from seed_dist.suites.models import Models
 from seed_dist.suites.options import Request
 from seed_dist.suites.page import render
 from seed_dist.suites.run import Measurement, make_records, measurement
-from seed_dist.suites.selection import open_data, open_suite
+from seed_dist.suites.selection import measured_examples, open_data, open_suite
 from seed_dist.topology import World
 
 # A rank waits in a collective as long as the slowest one needs for a chunk; after this it gives up.
@@ -70,14 +70,17 @@ def make(request: Request, comm: Comm) -> Made:
             continue
         for warning in testset.card.get("warnings", ()):
             get_logger().warning("%s: %s", data, warning)
-        examples = testset.examples[: request.limit or len(testset.examples)]
         for name in request.suites:
             began_s = time.monotonic()
+            examples, which = measured_examples(name, testset, request.limit, request.painted)
             try:
                 suite = open_suite(name, models, request.options, examples)
             except UnavailableError as error:
                 gaps.append({"suite": name, "data": data, "why": str(error)})
                 continue
+            if which:
+                suite.protocol["examples"] = which
+                get_logger().info("eval  %s on %s: %s examples", name, data, which)
             work = measurement(suite, testset, examples, request.out / "records", request.chunk)
             make_records(work, comm, began_s)
             done.append(work)

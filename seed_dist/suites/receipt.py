@@ -56,7 +56,7 @@ def score(work: Measurement, drawn: Bootstrap) -> Scored:
         file.write(buffer.getvalue())
     entry = {
         "suite": work.suite.name,
-        "set": {**work.testset.card, "measured": len(work.examples)},
+        "set": {**work.testset.card, "measured": len(work.examples), "of": len(work.testset.examples)},
         "protocol": work.suite.protocol,
         "models": work.suite.models,
         "records": "/".join(work.records.folder.parts[-3:]),

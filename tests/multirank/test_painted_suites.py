@@ -1,4 +1,4 @@
-"""Suites that paint and write, by 1, 2 and 4 ranks, in batches and chunks of any size: the same bits in every record."""
+"""Suites that paint and write, by 1, 2 and 4 ranks, in batches and chunks of any size: records of the same bits."""
 
 from __future__ import annotations
 
@@ -92,7 +92,9 @@ def test_any_number_of_ranks_gives_the_same_bits(
     request = asked(tmp_path / "out")
     wrote = forked.values(forked.world(chunks_of_a_rank, size, tmp_path, request))
     assert all({suite for suite, _ in own} >= set(SUITES[:2]) for own in wrote), "every rank painted"
-    assert sorted(sum(wrote, [])) == sorted((suite, n) for suite in SUITES for n in range(-(-IMAGES // CHUNK)))
+    assert sorted(chunk for own in wrote for chunk in own) == sorted(
+        (suite, n) for suite in SUITES for n in range(-(-IMAGES // CHUNK))
+    )
     before = {path: path.stat().st_mtime_ns for path in (request.out / "records").rglob("chunk-*")}
     assert measured(request) == reference
     assert before == {path: path.stat().st_mtime_ns for path in before}, "what is compared was made by the ranks"
