@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seed_dist.metrics.clip_score import mismatched_cosine, paired_cosines, published_clip_score
+from seed_dist.metrics.clip_score import mismatched, paired_cosines, published_clip_score
 from seed_dist.metrics.frechet import frechet_distance
 from seed_dist.metrics.inception_score import SPLITS, inception_score
 from seed_dist.metrics.manifold import NEIGHBOURS, within
@@ -167,8 +167,7 @@ def _paired(
         if len(rows) > 1:
             share = len(rows) / len(records)
             control = share * float(scale(paired_cosines(first, second[_derangement(len(rows), shuffled)])).mean())
-            if scale is _percent:  # of the other scale the mean over all pairs would need all pairs
-                chance = share * _PERCENT * mismatched_cosine(first, second)
+            chance = share * mismatched(first, second, scale)
     note = f"{len(records) - len(rows)} that were not made count as 0" if len(rows) < len(records) else ""
     return Figure(name, float(values.mean()), len(values), values, chance=chance, control=control, note=note)
 

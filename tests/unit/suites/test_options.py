@@ -10,7 +10,7 @@ from torch.distributed.run import get_args_parser
 from seed_dist.errors import ConfigError
 from seed_dist.suites.options import add_suite_options, request_of
 from seed_dist.suites.selection import measured_examples
-from seed_dist.testsets.example import TestSet
+from seed_dist.testsets import example
 
 
 def asked(*words):
@@ -52,7 +52,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
 
 
 def test_only_paintings_of_a_workspace_are_fewer_and_say_so():
-    of_workspace, public = (TestSet(name, "test", list(range(1000)), {}) for name in ("workspace", "nocaps"))
+    of_workspace, public = (example.TestSet(name, "test", list(range(1000)), {}) for name in ("workspace", "nocaps"))
     for suite in ("retrieval", "codes", "caption", "vqa"):
         assert measured_examples(suite, of_workspace, None, 5) == (list(range(1000)), "")
     for suite in ("reconstruction", "generation"):
