@@ -115,3 +115,15 @@ def test_any_chunk_gives_the_same_bits(
     found = measured(replace(asked(tmp_path / "out"), chunk=chunk))
     for suite, entry in found.items():
         assert {**entry, "records_sha256": reference[suite]["records_sha256"]} == reference[suite], suite
+
+
+def test_fewer_that_are_painted_are_the_same_pictures(
+    asked: Callable[[Path], Request], reference: dict[str, Any], tmp_path: Path
+) -> None:
+    """Evenly spaced, each as if all were painted; what is only written is written of all."""
+    found = measured(replace(asked(tmp_path / "out"), painted=4))
+    for suite in SUITES[:2]:
+        assert found[suite]["bits"] == [reference[suite]["bits"][row] for row in (0, 2, 5, 8)]
+        assert found[suite]["protocol"] == {**reference[suite]["protocol"], "examples": "4 of 11, evenly spaced"}
+        assert (found[suite]["set"]["measured"], found[suite]["set"]["of"]) == (4, IMAGES)
+    assert found["caption"] == reference["caption"]

@@ -169,6 +169,9 @@ def test_receipts_of_one_set_are_compared_pair_by_pair(reference, request_, work
     )
     short = replace(request, limit=12, out=tmp_path / "short")
     list(finish(short, make(short, LocalComm())))
+    entry = json.loads((short.out / "receipt.json").read_text())["measurements"][0]
+    assert (entry["set"]["measured"], entry["set"]["of"]) == (12, IMAGES)
+    assert entry["protocol"]["examples"] == "the first 12 of 18"
     with pytest.raises(MismatchError, match="measured"):
         compare(reference, short.out)
 
