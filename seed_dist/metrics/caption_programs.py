@@ -19,16 +19,55 @@ import numpy.typing as npt
 
 from seed_dist.errors import UnavailableError
 
+Floats = npt.NDArray[np.float64]
+_METEOR_STATISTICS, _CHUNKS = 23, 20
 _SPICE_MODELS = "stanford-corenlp-3.6.0-models.jar"
 
 
-def meteor(written: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """METEOR 1.5 of the whole corpus (Denkowski and Lavie 2014), English, from sums of its statistics; no mean."""
-    scorer = _module("METEOR", "meteor.meteor").Meteor()
-    return float(scorer.compute_score(*_as_dictionaries(written, references))[0])
+class Meteor:
+    """METEOR 1.5 (Denkowski and Lavie 2014), English, by its program, which stays open (2 GB of memory at most).
+
+    METEOR of a corpus is no mean: it is made of the sums of its captions' statistics (matches, lengths, chunks), which
+    the program gives for each and takes back as one line. So any choice of captions is measured without aligning anew.
+    """
+
+    def __init__(self) -> None:
+        self._program = _module("METEOR", "meteor.meteor").Meteor()
+
+    def statistics(self, written: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
+        """One row for each caption, float64 [n, 23]. Sums of rows are such a row: where all words of both sides match
+        in one chunk, the program adds none to the chunks of a corpus (MeteorStats.addStats), so there is none here.
+        """
+        try:
+            lines = [self._program._stat(text, list(texts)) for text, texts in zip(written, references, strict=True)]
+        except OSError as error:
+            raise self._ended() from error
+        rows = [np.array(line.split(), np.float64) for line in lines]
+        if any(len(row) != _METEOR_STATISTICS for row in rows):
+            raise self._ended()
+        table = np.stack(rows)
+        lengths, stages = table[:, :2], table[:, 4:20].reshape(len(table), -1, 2).sum(1)  # of caption and reference
+        perfect = (lengths == stages).all(1) & (table[:, _CHUNKS] == 1)
+        table[perfect, _CHUNKS] = 0
+        return table
+
+    def score(self, statistics: Floats) -> float:
+        """METEOR of the captions that a row [23] of statistics, or a sum of rows, stands for."""
+        pipes = self._program.meteor_p
+        try:
+            pipes.stdin.write(f"EVAL ||| {' '.join(str(float(value)) for value in statistics)}\n".encode())
+            pipes.stdin.flush()
+            pipes.stdout.readline()  # of each line of statistics; then of all together
+            return float(pipes.stdout.readline())
+        except (OSError, ValueError) as error:
+            raise self._ended() from error
+
+    def _ended(self) -> UnavailableError:
+        code = self._program.meteor_p.poll()
+        return UnavailableError(f"not measured: METEOR's program ended with {code}; it needs 2 GB of memory.")
 
 
-def spice(written: Sequence[str], references: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
+def spice(written: Sequence[str], references: Sequence[Sequence[str]]) -> Floats:
     """SPICE of each image (Anderson et al. 2016, arXiv 1607.08822), float64 [n]."""
     module = _module("SPICE", "spice.spice")
     if not (Path(module.__file__).parent / "lib" / _SPICE_MODELS).is_file():

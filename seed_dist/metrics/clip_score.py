@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+_BLOCK = 1024  # rows of one side at a time
 
 
 def paired_cosines(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> Floats:
@@ -25,10 +27,15 @@ def published_clip_score(cosines: Floats) -> Floats:
     return 2.5 * np.maximum(cosines, 0)
 
 
-def mismatched_cosine(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> float:
-    """Mean over all pairs of rows of different numbers, n >= 2: what a picture of something else gets."""
+def mismatched(
+    first: npt.NDArray[Any], second: npt.NDArray[Any], scale: Callable[[Floats], Floats] = lambda cosines: cosines
+) -> float:
+    """Mean of scaled cosines over all pairs of rows of different numbers, n >= 2: what a picture of something else
+    gets. n * n products, some rows at a time.
+    """
     one, two, n = _unit(first), _unit(second), len(first)
-    return float((one.sum(0) @ two.sum(0) - (one * two).sum()) / (n * (n - 1)))
+    every = sum(float(scale(one[start : start + _BLOCK] @ two.T).sum()) for start in range(0, n, _BLOCK))
+    return (every - float(scale((one * two).sum(1)).sum())) / (n * (n - 1))
 
 
 def _unit(rows: npt.NDArray[Any]) -> Floats:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from seed_dist.errors import ConfigError, DataError, UnavailableError
-from seed_dist.metrics.caption_programs import meteor, spice
+from seed_dist.metrics.caption_programs import Meteor, spice
 from seed_dist.metrics.caption_tokens import caption_tokens
 from seed_dist.metrics.captions import ORDERS, CaptionPairs, Ints, bleu
 from seed_dist.models.generation import Decoding
@@ -97,26 +97,32 @@ class Captions:
         """BLEU-1 to 4, ROUGE-L, CIDEr-D, CIDEr, METEOR and SPICE, of all pictures and of each domain."""
         written = [caption_tokens(record.fields["written"]) for record in records]
         references = [[caption_tokens(text) for text in record.fields["references"]] for record in records]
-        figures = _figures("", written, references)
+        meteor = _opened_meteor()
+        figures = _figures("", written, references, meteor)
         domains = sorted({example.domain for example in examples} - {""})
         for domain in domains if len(domains) > 1 else ():
             own = [i for i, example in enumerate(examples) if example.domain == domain]
-            figures += _figures(f"/{domain}", [written[i] for i in own], [references[i] for i in own])
+            figures += _figures(f"/{domain}", [written[i] for i in own], [references[i] for i in own], meteor)
         return figures
 
 
-def _figures(suffix: str, written: list[str], references: list[list[str]]) -> list[Figure]:
+def _figures(
+    suffix: str, written: list[str], references: list[list[str]], meteor: Meteor | UnavailableError
+) -> list[Figure]:
     pairs, n = CaptionPairs(written, references), len(written)
-    chance = CaptionPairs([pairs.most_typical()] * n, references)
-    control = CaptionPairs(_dealt_out_anew(written), references)
-    scores, by_chance, by_control = (_scores(one) for one in (pairs, chance, control))
+    texts = written, [pairs.most_typical()] * n, _dealt_out_anew(written)
+    scores, by_chance, by_control = (_scores(CaptionPairs(own, references)) for own in texts)
     values: dict[str, Any] = {name: {"values": found} for name, found in _means(pairs).items()}
     resampled = {f"bleu_{n}": {"resampled": _corpus_bleu(pairs.bleu_statistics(), n)} for n in range(1, ORDERS + 1)}
     figures = [
         Figure(name + suffix, scores[name], n, **units, chance=by_chance[name], control=by_control[name])
         for name, units in (resampled | values).items()
     ]
-    return [*figures, *_by_programs(suffix, written, references)]
+    return [
+        *figures,
+        _meteor(f"meteor{suffix}", texts, references, meteor),
+        _spice(f"spice{suffix}", written, references),
+    ]
 
 
 def _corpus_bleu(statistics: Ints, order: int) -> Callable[[Ints], float]:
@@ -133,20 +139,40 @@ def _means(pairs: CaptionPairs) -> dict[str, Floats]:
     return {"rouge_l": pairs.rouge_l(), "cider_d": pairs.cider_d(), "cider": pairs.cider()}
 
 
-def _by_programs(suffix: str, written: list[str], references: list[list[str]]) -> list[Figure]:
-    """METEOR and SPICE; NaN with a note where their programs are missing."""
-    n, found = len(written), []
+def _opened_meteor() -> Meteor | UnavailableError:
+    """METEOR's program, once for all domains; where it is missing, what says so."""
     try:
-        note = "of the whole corpus, by its program; no interval"
-        found.append(Figure("meteor" + suffix, meteor(written, references), n, note=note))
+        return Meteor()
     except UnavailableError as error:
-        found.append(Figure("meteor" + suffix, math.nan, n, note=str(error)))
+        return error
+
+
+def _meteor(
+    name: str, texts: Sequence[list[str]], references: list[list[str]], program: Meteor | UnavailableError
+) -> Figure:
+    """`texts`: what was written, by chance, and for the control. NaN with a note where the program is missing."""
+    n = len(references)
+    try:
+        if isinstance(program, UnavailableError):
+            raise program
+        own, *beside = (program.statistics(one, references) for one in texts)
+        value, chance, control = (program.score(rows.sum(0)) for rows in (own, *beside))
+    except UnavailableError as error:
+        return Figure(name, math.nan, n, note=str(error))
+
+    def resampled(drawn: Ints) -> float:
+        return program.score(own[drawn].sum(0))
+
+    note = "of the corpus, from sums of its captions' statistics"
+    return Figure(name, value, n, resampled=resampled, chance=chance, control=control, note=note)
+
+
+def _spice(name: str, written: list[str], references: list[list[str]]) -> Figure:
     try:
         values = spice(written, references)
-        found.append(Figure("spice" + suffix, float(values.mean()), n, values))
     except UnavailableError as error:
-        found.append(Figure("spice" + suffix, math.nan, n, note=str(error)))
-    return found
+        return Figure(name, math.nan, len(written), note=str(error))
+    return Figure(name, float(values.mean()), len(values), values)
 
 
 def _dealt_out_anew(written: list[str]) -> list[str]:

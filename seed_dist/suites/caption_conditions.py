@@ -32,7 +32,7 @@ class Conditions:
 
 
 class Conditioner(Protocol):
-    """A block of captions -> conditions, each by its caption alone to the last bit."""
+    """Captions -> conditions, each by its caption alone to the last bit. The more at a time, the less is filled up."""
 
     protocol: dict[str, Any]
 
@@ -53,14 +53,17 @@ class WrittenCodes:
 
     def __call__(self, captions: Sequence[str]) -> Conditions:
         codes: list[list[int] | None] = [None] * len(captions)
-        # Captions of one length make a block without padding: how long the others are then changes no bit.
+        # Captions of one length make blocks without padding: how long the others are then changes no bit.
         lengths = [len(self._language.words(caption)) for caption in captions]
         for length in sorted(set(lengths)):
             rows = [row for row, own in enumerate(lengths) if own == length]
             for row, written in zip(rows, in_blocks([captions[row] for row in rows], self._written), strict=True):
                 codes[row] = self._language.valid_codes(written, self._queries)
         ids = [own if own is not None else [0] * self._queries for own in codes]
-        return Conditions(self._tokenizer.decode_embeddings(ids), codes)
+        return Conditions(torch.stack(list(in_blocks(ids, self._embedded))), codes)
+
+    def _embedded(self, ids: list[list[int]]) -> list[Tensor]:
+        return list(self._tokenizer.decode_embeddings(ids))
 
     def _written(self, captions: list[str]) -> list[list[int]]:
         return self._language.generate_images(captions, self._queries, self._force)
@@ -84,6 +87,8 @@ class OwnText:
         self._text = FrozenClip(painter.reference, painter.device, "painter")
         self.protocol = {"source": "the painter's own text encoder", "weights_sha256": weights_sha256(folder)}
 
-    @torch.inference_mode()
     def __call__(self, captions: Sequence[str]) -> Conditions:
-        return Conditions(self._text.text_features(captions).cpu(), [[] for _ in captions])
+        return Conditions(torch.stack(list(in_blocks(captions, self._features))), [[] for _ in captions])
+
+    def _features(self, captions: list[str]) -> list[Tensor]:
+        return list(self._text.text_features(captions).cpu())

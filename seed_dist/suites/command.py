@@ -21,7 +21,7 @@ from seed_dist.suites.models import Models
 from seed_dist.suites.options import Request
 from seed_dist.suites.page import render
 from seed_dist.suites.run import Measurement, make_records, measurement
-from seed_dist.suites.selection import open_data, open_suite
+from seed_dist.suites.selection import measured_examples, open_data, open_suite
 from seed_dist.topology import World
 
 # A rank waits in a collective as long as the slowest one needs for a chunk; after this it gives up.
@@ -30,9 +30,9 @@ TIMEOUT_S = 1800.0
 
 @dataclass(frozen=True)
 class Made:
-    """Measurements whose records are all there, with seconds; what could not be, or lacks a judge; hardware."""
+    """Measurements whose records are all there; what could not be, or lacks a judge; hardware."""
 
-    done: list[tuple[Measurement, float]]
+    done: list[Measurement]
     gaps: list[dict[str, str]]
     unmeasured: list[dict[str, str]]
     hardware: dict[str, Any]
@@ -70,17 +70,20 @@ def make(request: Request, comm: Comm) -> Made:
             continue
         for warning in testset.card.get("warnings", ()):
             get_logger().warning("%s: %s", data, warning)
-        examples = testset.examples[: request.limit or len(testset.examples)]
         for name in request.suites:
             began_s = time.monotonic()
+            examples, which = measured_examples(name, testset, request.limit, request.painted)
             try:
                 suite = open_suite(name, models, request.options, examples)
             except UnavailableError as error:
                 gaps.append({"suite": name, "data": data, "why": str(error)})
                 continue
+            if which:
+                suite.protocol["examples"] = which
+                get_logger().info("eval  %s on %s: %s examples", name, data, which)
             work = measurement(suite, testset, examples, request.out / "records", request.chunk)
-            make_records(work, comm)
-            done.append((work, time.monotonic() - began_s))
+            make_records(work, comm, began_s)
+            done.append(work)
             missing: dict[str, str] = getattr(suite, "not_measured", {})
             unmeasured += [{"suite": f"{name} {figure}", "data": data, "why": why} for figure, why in missing.items()]
     return Made(done, gaps, unmeasured, receipt.hardware(comm.device, comm.size))
@@ -92,9 +95,9 @@ def finish(request: Request, made: Made) -> Iterator[Path]:
         return
     with folder_lock(request.out, "receipt of an evaluation"):
         scored = []
-        for work, seconds in made.done:
+        for work in made.done:
             began_s = time.monotonic()
-            scored.append(receipt.score(work, request.drawn, seconds))
+            scored.append(receipt.score(work, request.drawn))
             get_logger().info("eval  %s scored in %.1f s", work.suite.name, time.monotonic() - began_s)
         facts = {"bootstrap": receipt.described(request.drawn), "hardware": made.hardware, "seed": request.options.seed}
         values = receipt.write(request.out, scored, [*made.gaps, *made.unmeasured], facts)

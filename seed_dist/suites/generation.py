@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from seed_dist.errors import DataError
 from seed_dist.page.markup import Html
 from seed_dist.suites.caption_conditions import Conditioner
 from seed_dist.suites.painting import Painting, in_blocks, original
-from seed_dist.suites.picture_figures import PAINTED, picture_figures
+from seed_dist.suites.picture_figures import BESIDE_SETS, PAINTED, picture_figures
 from seed_dist.suites.picture_judges import PictureJudges
 from seed_dist.suites.picture_records import gallery, judged
 from seed_dist.suites.suite import Figure, Record
@@ -39,6 +41,7 @@ class GenerationSuite:
             "judges": {name: how for name, how in judges.protocol.items() if name != "lpips"},
             "caption": "the first of an example, as it is",
             "not_made": "counts as 0 in means over captions, is left out of distributions",
+            "beside_sets": BESIDE_SETS,
             "not_measured": self.not_measured,
         }
         self.models: dict[str, Any] = {**models, "painter": painting.models(), **judges.models}
@@ -47,7 +50,9 @@ class GenerationSuite:
         """Codes, features and thumbnails of each; of one whose codes are no image only what there is."""
         if silent := [example.key for example in examples if not example.captions]:
             raise DataError(f"example {silent[0]} has no caption to paint. Give a test set with captions.")
-        return list(in_blocks(examples, self._block))
+        conditions = self._conditioner([example.captions[0] for example in examples])
+        rows = zip(examples, conditions.embeddings, conditions.codes, strict=True)
+        return list(in_blocks(list(rows), self._block))
 
     def score(self, records: Sequence[Record], examples: Sequence[Example]) -> list[Figure]:
         valid = np.array([float(record.fields["valid"]) for record in records])
@@ -57,13 +62,14 @@ class GenerationSuite:
     def section(self, records: Sequence[Record], examples: Sequence[Example]) -> Html:
         return gallery(records, examples)
 
-    def _block(self, examples: list[Example]) -> list[Record]:
+    def _block(self, rows: list[tuple[Example, Tensor, list[int] | None]]) -> list[Record]:
+        """Records of examples with the embeddings that are painted for them, and the codes these are of."""
+        examples = [example for example, _, _ in rows]
         originals = [original(example) for example in examples]
-        conditions = self._conditioner([example.captions[0] for example in examples])
         # What is no image is painted too, and thrown away: a smaller block would change the others' last bits.
-        painted = self._painting(conditions.embeddings, [example.key for example in examples])
+        painted = self._painting(torch.stack([own for _, own, _ in rows]), [example.key for example in examples])
         records = judged(self._judges, examples, originals, painted)
-        return [_kept(record, codes) for record, codes in zip(records, conditions.codes, strict=True)]
+        return [_kept(record, codes) for record, (_, _, codes) in zip(records, rows, strict=True)]
 
 
 def _kept(record: Record, codes: list[int] | None) -> Record:

@@ -9,7 +9,7 @@ from pathlib import Path
 from seed_dist.errors import ConfigError
 from seed_dist.suites.places import Places
 from seed_dist.suites.prompts import CAPTION_PROMPTS, PROMPTS
-from seed_dist.suites.selection import JUDGES, PROTOCOLS, SUITES, Options
+from seed_dist.suites.selection import JUDGES, PAINTED_OF_WORKSPACE, PROTOCOLS, SUITES, Options
 from seed_dist.testsets.published import PUBLISHED
 
 
@@ -23,7 +23,9 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be measured. `chunk`: examples per file of records; `limit`: of each set the first so many."""
+    """What is to be measured. `chunk`: examples per file of records; `limit`: of each set the first so many;
+    `painted`: of these so many for suites that paint, 0 for all, None for `selection.measured_examples`' default.
+    """
 
     suites: tuple[str, ...]
     data: tuple[str, ...]
@@ -34,6 +36,7 @@ class Request:
     chunk: int = 64
     limit: int | None = None
     batch_size: int = 64
+    painted: int | None = None
 
 
 def add_suite_options(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +75,12 @@ def add_suite_options(parser: argparse.ArgumentParser) -> None:
     add("--caption-prompt", choices=CAPTION_PROMPTS, default="none", help="of suite caption (%(default)s)")
     add("--beams", type=int, default=1, metavar="N", help="of the search for a text; 1 is greedy (%(default)s)")
     add("--limit", type=int, metavar="N", help="the first N examples of each set (default: all)")
+    add(
+        "--painted",
+        type=int,
+        metavar="N",
+        help=f"examples that are painted, evenly spaced; 0: all (of a workspace {PAINTED_OF_WORKSPACE}, otherwise all)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="of whatever is drawn (%(default)s)")
     add("--resamples", type=int, default=2000, metavar="N", help="of the bootstrap (%(default)s)")
     add(
@@ -108,6 +117,8 @@ def request_of(args: argparse.Namespace) -> Request:
     }
     too_few = {option.replace("_", "-"): n for option, n in counts.items() if n is not None and n < 1}
     problems += [f"--{option} is {n}; at least 1 is needed" for option, n in too_few.items()]
+    if args.painted is not None and args.painted < 0:
+        problems.append(f"--painted is {args.painted}; 0 paints all examples, N so many")
     names = [Path(peer).name for peer in args.peer]
     if len(set(names)) < len(names):
         problems.append(
@@ -132,6 +143,7 @@ def request_of(args: argparse.Namespace) -> Request:
         args.chunk,
         args.limit,
         args.batch_size,
+        args.painted,
     )
 
 

@@ -63,7 +63,7 @@ def _about(receipt: dict[str, Any]) -> str:
 def _section(number: int, name: str, one: Scored) -> Html:
     curves, single = _curves(one.entry["figures"])
     rows = [[[figure["name"], _noted(figure)], *_cells(figure)] for figure in single]
-    heads = ["figure", "value", "95 %", "n", "chance", "shuffled"]
+    heads = ["figure", "value", "95 %", "n", "chance", "control"]
     own = one.work.suite.section(one.records, one.work.examples) if isinstance(one.work.suite, ShowsMore) else None
     return tag(
         "section",

@@ -64,6 +64,12 @@ def picture_seed(seed: int, key: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:8], "big") >> 1
 
 
+def noise_picture(key: str, size: tuple[int, int]) -> Image.Image:
+    """Uniform noise of a size (width, height): what knows of no picture at all. It follows from the key."""
+    seed = int.from_bytes(hashlib.sha256(f"noise {key}".encode()).digest()[:8], "big")
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
 def in_blocks(items: Sequence[Item], work: Callable[[list[Item]], Sequence[Result]]) -> Iterator[Result]:
     """What `work` makes of each item, given BLOCK at a time; the last block is filled up with its own last item."""
     for start in range(0, len(items), BLOCK):

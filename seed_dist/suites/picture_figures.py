@@ -2,23 +2,33 @@
 
 A picture that was asked for and not made counts as similarity 0, so that a model gains nothing by failing. Frechet
 distance, Inception Score, precision and recall are of the pictures that were made, beside their originals.
+
+A set has no pairs to shuffle, so what stands beside the figures of sets is another: see `BESIDE_SETS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from seed_dist.metrics.clip_score import mismatched_cosine, paired_cosines, published_clip_score
+from seed_dist.metrics.clip_score import mismatched, paired_cosines, published_clip_score
 from seed_dist.metrics.frechet import frechet_distance
 from seed_dist.metrics.inception_score import SPLITS, inception_score
 from seed_dist.metrics.manifold import NEIGHBOURS, within
 from seed_dist.suites.suite import Figure, Floats, Record
 
 PAINTED, ORIGINAL, CAPTION = "painted", "original", "caption"  # whose features: `JUDGE.WHOSE` names an array
+NOISE = "noise"
+BESIDE_SETS = {
+    "chance": "as many pictures of uniform noise, of the painted size, each from its key",
+    "control": "painted pictures of one half against originals of the other, mean of both ways, at half of n",
+    "of_originals": "one half of the originals against the other: what flawless pictures of other examples get",
+    "halves": "drawn with the seed",
+}
 _PERCENT = 100.0
 
 
@@ -29,7 +39,7 @@ def picture_figures(records: Sequence[Record], seed: int) -> list[Figure]:
         *similarity_figures(records, shuffled),
         *caption_figures(records, shuffled),
         *lpips_figures(records),
-        *distribution_figures([record for record in records if f"clip.{PAINTED}" in record.arrays]),
+        *distribution_figures([record for record in records if f"clip.{PAINTED}" in record.arrays], shuffled),
     ]
 
 
@@ -63,22 +73,80 @@ def lpips_figures(records: Sequence[Record]) -> list[Figure]:
     return [Figure("lpips", value, len(values), values, higher_is_better=False, chance=chance)]
 
 
-def distribution_figures(made: Sequence[Record]) -> list[Figure]:
+def distribution_figures(made: Sequence[Record], shuffled: np.random.Generator) -> list[Figure]:
     """By each judge's features: Frechet distance, precision, recall; by Inception's logits the Inception Score."""
+    halves = _halves(len(made), shuffled)
     names = list(made[0].arrays) if len(made) > NEIGHBOURS else []
     figures = []
     for judge in (name.removesuffix(f".{PAINTED}") for name in names if name.endswith(f".{PAINTED}")):
-        painted, originals = (_features(made, judge, whose) for whose in (PAINTED, ORIGINAL))
+        painted, originals, noise = (_features(made, judge, whose) for whose in (PAINTED, ORIGINAL, NOISE))
         kind, _, resize = judge.partition("_")
         if kind == "logits":
             if len(made) >= SPLITS:
-                figures += [_score(f"inception_score_{resize}", painted)]
-                figures += [_score(f"inception_score_{resize}_of_originals", originals)]
+                by_noise = inception_score(noise)
+                figures += [_score(f"inception_score_{resize}", painted, by_noise)]
+                figures += [_score(f"inception_score_{resize}_of_originals", originals, by_noise)]
             continue
-        figures.append(_frechet("fid_clip" if kind == "clip" else f"fid_{resize}", originals, painted))
-        figures.append(_share(f"precision_{judge}", within(painted, originals)))
-        figures.append(_share(f"recall_{judge}", within(originals, painted)))
+        fid = "fid_clip" if kind == "clip" else f"fid_{resize}"
+        sets = _Sets(originals, painted, noise, halves)
+        figures += [sets.frechet(fid), sets.precision(f"precision_{judge}"), sets.recall(f"recall_{judge}")]
+        if len(halves[0]) > NEIGHBOURS:
+            figures += sets.of_originals(f"{fid}_of_originals", f"precision_{judge}_of_originals")
     return figures
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """Features [n, d] of three sets by one judge, rows of an example aligned; `halves`: rows, as many in both."""
+
+    originals: npt.NDArray[Any]
+    painted: npt.NDArray[Any]
+    noise: npt.NDArray[Any]
+    halves: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+    def frechet(self, name: str) -> Figure:
+        """Distance of the painted pictures."""
+
+        def value(originals: npt.NDArray[Any], others: npt.NDArray[Any]) -> float:
+            return frechet_distance(originals, others).value
+
+        found = _frechet(name, self.originals, self.painted)
+        return replace(found, chance=value(self.originals, self.noise), control=self._crossed(value))
+
+    def precision(self, name: str) -> Figure:
+        """Share of the painted pictures within the manifold of the originals."""
+
+        def value(originals: npt.NDArray[Any], others: npt.NDArray[Any]) -> float:
+            return float(within(others, originals).mean())
+
+        found = _share(name, within(self.painted, self.originals))
+        return replace(found, chance=value(self.originals, self.noise), control=self._crossed(value))
+
+    def recall(self, name: str) -> Figure:
+        """Share of the originals within the manifold of the painted pictures."""
+
+        def value(originals: npt.NDArray[Any], others: npt.NDArray[Any]) -> float:
+            return float(within(originals, others).mean())
+
+        found = _share(name, within(self.originals, self.painted))
+        return replace(found, chance=value(self.originals, self.noise), control=self._crossed(value))
+
+    def of_originals(self, fid: str, precision: str) -> list[Figure]:
+        """The same of one half of the originals against the other; recall would be precision over again."""
+        (a, b), (one, other) = self.halves, (self.originals[half] for half in self.halves)
+        distance = _frechet(fid, one, other)
+        inside = _share(precision, np.concatenate([within(one, other), within(other, one)]))
+        return [
+            replace(distance, chance=frechet_distance(one, self.noise[b]).value),
+            replace(inside, chance=float(within(self.noise[a], other).mean())),
+        ]
+
+    def _crossed(self, value: Callable[[npt.NDArray[Any], npt.NDArray[Any]], float]) -> float | None:
+        """Of painted pictures and the originals of other examples; None where halves are too small."""
+        a, b = self.halves
+        if len(a) <= NEIGHBOURS:
+            return None
+        return (value(self.originals[a], self.painted[b]) + value(self.originals[b], self.painted[a])) / 2
 
 
 def _paired(
@@ -99,8 +167,7 @@ def _paired(
         if len(rows) > 1:
             share = len(rows) / len(records)
             control = share * float(scale(paired_cosines(first, second[_derangement(len(rows), shuffled)])).mean())
-            if scale is _percent:  # of the other scale the mean over all pairs would need all pairs
-                chance = share * _PERCENT * mismatched_cosine(first, second)
+            chance = share * mismatched(first, second, scale)
     note = f"{len(records) - len(rows)} that were not made count as 0" if len(rows) < len(records) else ""
     return Figure(name, float(values.mean()), len(values), values, chance=chance, control=control, note=note)
 
@@ -112,12 +179,14 @@ def _frechet(name: str, originals: npt.NDArray[Any], painted: npt.NDArray[Any]) 
     return Figure(name, found.value, n, found.linear, higher_is_better=False, note=note)
 
 
-def _score(name: str, logits: npt.NDArray[Any]) -> Figure:
+def _score(name: str, logits: npt.NDArray[Any], by_noise: float) -> Figure:
     def resampled(choice: npt.NDArray[np.int64]) -> float:
         return inception_score(logits[choice])
 
     note = f"mean of {SPLITS} parts, in the order of the set; compare at this n only"
-    return Figure(name, inception_score(logits), len(logits), resampled=resampled, chance=1.0, note=note)
+    return Figure(
+        name, inception_score(logits), len(logits), resampled=resampled, chance=1.0, control=by_noise, note=note
+    )
 
 
 def _share(name: str, inside: npt.NDArray[np.bool_]) -> Figure:
@@ -132,6 +201,12 @@ def _features(records: Sequence[Record], judge: str, whose: str) -> npt.NDArray[
 
 def _percent(cosines: Floats) -> Floats:
     return _PERCENT * cosines
+
+
+def _halves(count: int, shuffled: np.random.Generator) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Two sets of rows, none in both, of equal size: an odd one out is in neither."""
+    order = shuffled.permutation(count)
+    return order[: count // 2], order[count // 2 : count // 2 * 2]
 
 
 def _derangement(count: int, shuffled: np.random.Generator) -> npt.NDArray[np.int64]:

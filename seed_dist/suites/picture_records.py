@@ -9,8 +9,8 @@ from typing import Any
 from PIL import Image
 
 from seed_dist.page.markup import Html, tag
-from seed_dist.suites.painting import thumbnail
-from seed_dist.suites.picture_figures import CAPTION, ORIGINAL, PAINTED
+from seed_dist.suites.painting import noise_picture, thumbnail
+from seed_dist.suites.picture_figures import CAPTION, NOISE, ORIGINAL, PAINTED
 from seed_dist.suites.picture_judges import PictureJudges
 from seed_dist.suites.suite import Record
 from seed_dist.testsets.example import Example
@@ -22,13 +22,17 @@ _PICTURES = ("picture_original", "picture_painted")
 def judged(
     judges: PictureJudges, examples: Sequence[Example], originals: Sequence[Image.Image], painted: Sequence[Image.Image]
 ) -> list[Record]:
-    """One record per example: features of the original, the painted picture and the first caption; thumbnails."""
+    """One record per example: features of the original, the painted picture, one of noise and the first caption;
+    thumbnails.
+    """
     captions = [example.captions[0] if example.captions else "" for example in examples]
+    noise = [noise_picture(example.key, picture.size) for example, picture in zip(examples, painted, strict=True)]
+    pictures, count = judges.of_pictures([*originals, *painted, *noise]), len(examples)
     seen = {
-        ORIGINAL: judges.of_pictures(originals),
-        PAINTED: judges.of_pictures(painted),
-        CAPTION: judges.of_captions(captions),
+        whose: {judge: features[place * count : (place + 1) * count] for judge, features in pictures.items()}
+        for place, whose in enumerate((ORIGINAL, PAINTED, NOISE))
     }
+    seen[CAPTION] = judges.of_captions(captions)
     records = []
     for row, example in enumerate(examples):
         arrays = {
@@ -37,8 +41,8 @@ def judged(
             for judge, features in found.items()
             if whose != CAPTION or captions[row]
         }
-        pictures = zip(_PICTURES, (originals[row], painted[row]), strict=True)
-        arrays |= {name: thumbnail(picture) for name, picture in pictures}
+        shown = zip(_PICTURES, (originals[row], painted[row]), strict=True)
+        arrays |= {name: thumbnail(picture) for name, picture in shown}
         records.append(Record(example.key, {}, arrays))
     return records
 

@@ -45,7 +45,7 @@ def described(drawn: Bootstrap) -> dict[str, Any]:
     return {"method": bootstrap.METHOD, "source": bootstrap.SOURCE, "resamples": drawn.resamples, "seed": drawn.seed}
 
 
-def score(work: Measurement, drawn: Bootstrap, seconds: float) -> Scored:
+def score(work: Measurement, drawn: Bootstrap) -> Scored:
     """The figures of a measurement whose records are all there; keeps their resampled values beside the records."""
     records = work.all_records()
     figures = work.suite.score(records, work.examples)
@@ -56,12 +56,12 @@ def score(work: Measurement, drawn: Bootstrap, seconds: float) -> Scored:
         file.write(buffer.getvalue())
     entry = {
         "suite": work.suite.name,
-        "set": {**work.testset.card, "measured": len(work.examples)},
+        "set": {**work.testset.card, "measured": len(work.examples), "of": len(work.testset.examples)},
         "protocol": work.suite.protocol,
         "models": work.suite.models,
         "records": "/".join(work.records.folder.parts[-3:]),
         "records_sha256": _records_sha256(work),
-        "seconds": round(seconds, 2),
+        "seconds": round(work.records.seconds(), 2),
         "figures": [_described(figure, found.get(figure.name)) for figure in figures],
     }
     return Scored(work, records, figures, entry)

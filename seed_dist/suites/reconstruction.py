@@ -10,7 +10,7 @@ from seed_dist.models.painter import require_shape
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.page.markup import Html
 from seed_dist.suites.painting import Painting, in_blocks, keep_blocks_whole, original
-from seed_dist.suites.picture_figures import picture_figures
+from seed_dist.suites.picture_figures import BESIDE_SETS, picture_figures
 from seed_dist.suites.picture_judges import PictureJudges
 from seed_dist.suites.picture_records import gallery, judged
 from seed_dist.suites.suite import Figure, Record
@@ -33,6 +33,7 @@ class ReconstructionSuite:
             "painting": painting.protocol(),
             "judges": judges.protocol,
             "caption": "the first of an example",
+            "beside_sets": BESIDE_SETS,
             "not_measured": self.not_measured,
         }
         self.models: dict[str, Any] = {**models, "painter": painting.models(), **judges.models}

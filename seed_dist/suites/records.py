@@ -3,6 +3,7 @@
     records/SET/SUITE/identity.json        what these records are of; anything else is refused
     records/SET/SUITE/chunk-000000.jsonl   a head with checksums, then one line per example
     records/SET/SUITE/chunk-000000.npz     the examples' arrays, where there are any; without pickle
+    records/SET/SUITE/seconds.json         what all attempts took together, but for rounds that a kill cut short
 
 A chunk is there when its .jsonl is, since that is written last and appears whole. Which examples a chunk holds follows
 from its number alone, so it does not matter which rank made it.
@@ -24,7 +25,7 @@ from seed_dist.errors import DataError, MismatchError
 from seed_dist.fsio import atomic_file, sha256_bytes, write_json, write_text
 from seed_dist.suites.suite import Record
 
-IDENTITY = "identity.json"
+IDENTITY, _SECONDS = "identity.json", "seconds.json"
 _NOT_THE_SAME = "Give another --out, or delete that folder to measure anew."
 
 
@@ -80,6 +81,18 @@ class RecordFolder:
         lines = "".join(_line({"key": record.key, **record.fields}) for record in records)
         head["lines_sha256"] = sha256_bytes(lines.encode())
         write_text(self._path(number, "jsonl"), _line(head) + lines)
+
+    def add_seconds(self, more_s: float) -> None:
+        """Count time that was spent on these records."""
+        write_json(self.folder / _SECONDS, {"seconds": self.seconds() + more_s})
+
+    def seconds(self) -> float:
+        """What all attempts have taken so far. DataError where that cannot be read."""
+        path = self.folder / _SECONDS
+        try:
+            return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.is_file() else 0.0
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} cannot be read ({error}). Delete it: time is counted from then on.") from error
 
     def read(self) -> list[Record]:
         """All records in the order of the set. DataError names a chunk that is gone or damaged."""

@@ -7,6 +7,7 @@ rank is noticed at once, and nobody waits longer than a chunk takes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,11 @@ def measurement(suite: Suite, testset: TestSet, examples: Sequence[Example], fol
     return Measurement(suite, testset, examples, records)
 
 
-def make_records(work: Measurement, comm: Comm) -> int:
+def make_records(work: Measurement, comm: Comm, began_s: float) -> int:
     """Make all records that are missing, all ranks together; the value is the number of chunks that were made.
+
+    Seconds are kept with them, after every round, so that those of an attempt that is killed count too. `began_s`: by
+    `time.monotonic`, when work on this measurement began.
 
     Raises MismatchError where the folder holds records of something else. An expected error of one rank ends all ranks;
     chunks that were finished stay.
@@ -60,6 +64,12 @@ def make_records(work: Measurement, comm: Comm) -> int:
     def claim() -> list[int]:
         work.records.claim(work.identity())
         return work.records.missing()
+
+    def spend() -> None:
+        nonlocal began_s
+        ended_s = time.monotonic()
+        work.records.add_seconds(ended_s - began_s)
+        began_s = ended_s
 
     missing = on_main(comm, claim)
     label = f"{work.suite.name} on {work.testset.name} {work.testset.split}"
@@ -70,7 +80,10 @@ def make_records(work: Measurement, comm: Comm) -> int:
     for start in range(0, len(missing), comm.size):
         own = missing[start : start + comm.size][comm.rank : comm.rank + 1]
         _agree(comm, _attempt(work, own, comm.rank))
+        on_main(comm, spend)
         get_logger().info("eval  %s: %d of %d chunks", label, min(start + comm.size, len(missing)), len(missing))
+    if not missing:
+        on_main(comm, spend)
     return len(missing)
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from seed_dist.testsets.example import Example, TestSet
 
 SUITES = ("retrieval", "codes", "reconstruction", "generation", "caption", "vqa")
+_PAINTING = ("reconstruction", "generation")
+PAINTED_OF_WORKSPACE = 256  # examples, where --painted does not say: minutes on two cores; public sets are never cut
 JUDGES = ("clip", "inception", "lpips")
 PROTOCOLS = ("seed", "train", "crop")
 
@@ -85,6 +87,23 @@ def open_suite(name: str, models: Models, options: Options, examples: Sequence[E
 
         return open_generation(models, options)
     raise ConfigError([f"--suite {name} is not known; these are: {', '.join(SUITES)}"])
+
+
+def measured_examples(
+    suite: str, testset: TestSet, limit: int | None, painted: int | None
+) -> tuple[Sequence[Example], str]:
+    """The examples of a set that a suite measures, and in words which these are; no words where it is all of them.
+
+    The first `limit`, or all; of these suites that paint take `painted`, evenly spaced. Where that is None they take
+    PAINTED_OF_WORKSPACE of a workspace, and all of a public set; so they do where it is 0.
+    """
+    every, total = testset.examples[:limit], len(testset.examples)
+    if painted is None and testset.name == "workspace":
+        painted = PAINTED_OF_WORKSPACE
+    if suite in _PAINTING and painted and painted < len(every):
+        of = f"the first {len(every)} of {total}" if len(every) < total else str(total)
+        return [every[row * len(every) // painted] for row in range(painted)], f"{painted} of {of}, evenly spaced"
+    return every, f"the first {len(every)} of {total}" if len(every) < total else ""
 
 
 def open_data(text: str, work: Path | None) -> TestSet:

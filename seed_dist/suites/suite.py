@@ -34,8 +34,8 @@ class Figure:
 
     Either `values`, one number for each of n units, whose mean the figure is; or `resampled`, the figure of a choice of
     units (int64 [n], drawn with repetition), for what is no mean, such as corpus BLEU or FID.
-    `chance`: what knows nothing gets. `control`: the same measure on shuffled pairs. `note`: what a
-    reader has to know, such as a bias at this n.
+    `chance`: what knows nothing gets. `control`: the same measure on shuffled pairs, or what the
+    protocol says where there are no pairs. `note`: what a reader has to know, such as a bias at this n.
     """
 
     name: str

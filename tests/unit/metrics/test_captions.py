@@ -134,17 +134,28 @@ def test_images_without_references_are_refused() -> None:
 
 def test_what_needs_java_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    for measure in (caption_programs.meteor, caption_programs.spice):
+    for measure in (caption_programs.Meteor, lambda: caption_programs.spice(WRITTEN, REFERENCES)):
         with pytest.raises(UnavailableError, match=r"not measured: .* needs Java 8"):
-            measure(WRITTEN, REFERENCES)
+            measure()
 
 
 @pytest.mark.slow
 def test_meteor_by_its_program() -> None:
+    """Of any captions, drawn with repetition too, it is what pycocoevalcap gives for just these."""
     try:
-        same = caption_programs.meteor(["a red heart above a blue star"], [["a red heart above a blue star"]])
-        other = caption_programs.meteor(["a red heart above a blue star"], [["two dogs are running on grass"]])
+        meteor = caption_programs.Meteor()
     except UnavailableError as error:
         pytest.skip(str(error))
-    assert other < 0.2
-    assert 0.99 < same <= 1
+    statistics = meteor.statistics(WRITTEN, REFERENCES)  # "a dog" is all that its reference says
+    everything = list(range(len(WRITTEN)))
+    for drawn in (everything, [0, 0, 2], [1], [1, 3], everything[::-1] * 2):
+        corpus = {i: REFERENCES[row] for i, row in enumerate(drawn)}, {i: [WRITTEN[row]] for i, row in enumerate(drawn)}
+        wanted = meteor._program.compute_score(*corpus)[0]
+        assert meteor.score(statistics[drawn].sum(0)) == pytest.approx(wanted, rel=1e-12)
+    assert meteor.score(meteor.statistics(["a red heart"], [["two dogs are running"]]).sum(0)) < 0.2
+    assert meteor.score(meteor.statistics(["a red heart"], [["a red heart"]]).sum(0)) == pytest.approx(1)
+    meteor._program.meteor_p.kill()
+    with pytest.raises(UnavailableError, match="METEOR's program ended"):
+        meteor.score(statistics.sum(0))
+    with pytest.raises(UnavailableError, match="METEOR's program ended"):
+        meteor.statistics(WRITTEN, REFERENCES)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import seed_dist.models  # noqa: F401 - its torchvision guard lets torch_fidelity load
-from seed_dist.metrics import manifold
-from seed_dist.metrics.clip_score import mismatched_cosine, paired_cosines, published_clip_score
+from seed_dist.metrics import clip_score, manifold
+from seed_dist.metrics.clip_score import mismatched, paired_cosines, published_clip_score
 from seed_dist.metrics.inception_score import inception_score
 from seed_dist.metrics.manifold import within
 
@@ -49,11 +49,15 @@ def test_precision_and_recall_are_the_plain_ones(monkeypatch, block_bytes):
     assert not within(real + 100, real).any()
 
 
-def test_cosines():
+def test_cosines(monkeypatch):
     first, second = RNG.normal(size=(9, 5)), RNG.normal(size=(9, 5))
     every = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in second] for a in first]
     found = paired_cosines(first.astype(np.float32), second)
     assert found == pytest.approx(np.diag(every), abs=1e-6)
-    assert mismatched_cosine(first, second) == pytest.approx((np.sum(every) - np.trace(every)) / 72)
+    monkeypatch.setattr(clip_score, "_BLOCK", 4)
+    assert mismatched(first, second) == pytest.approx((np.sum(every) - np.trace(every)) / 72)
+    published = 2.5 * np.maximum(every, 0)
+    wanted = (np.sum(published) - np.trace(published)) / 72
+    assert mismatched(first, second, published_clip_score) == pytest.approx(wanted)
     assert published_clip_score(np.array([-0.5, 0.3])).tolist() == [0, 0.75]
     assert paired_cosines(np.zeros((1, 5)), second[:1]).tolist() == [0]

@@ -121,7 +121,8 @@ def test_figures_are_those_of_the_measures(figures: dict[str, Figure], examples:
 
 def test_intervals_controls_and_chance(figures: dict[str, Figure]) -> None:
     for figure in figures.values():
-        if figure.name.startswith(("meteor", "spice")):
+        if figure.name.startswith("spice") or not math.isfinite(figure.value):
+            assert figure.name.startswith(("meteor", "spice"))
             assert math.isfinite(figure.value) or "not measured" in figure.note
             continue
         assert (figure.values is None) != (figure.resampled is None)
@@ -132,8 +133,8 @@ def test_intervals_controls_and_chance(figures: dict[str, Figure]) -> None:
         assert figure.control is not None
     assert figures["bleu_1"].resampled is not None
     assert figures["bleu_1"].resampled(np.array([0, 0, 2, 2, 2])) == pytest.approx(1)
-    for name in ("bleu_4", "rouge_l", "cider_d", "cider"):
-        assert figures[name].value > (figures[name].control or 0)
+    for name in ("bleu_4", "rouge_l", "cider_d", "cider", "meteor"):
+        assert math.isnan(figures[name].value) or figures[name].value > (figures[name].control or 0)
 
 
 def test_the_control_is_written_of_another_picture(models: Models, examples: list[Example]) -> None:

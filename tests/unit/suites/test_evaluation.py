@@ -116,8 +116,13 @@ def test_a_killed_rank_ends_the_others_and_costs_one_chunk(request_, reference, 
     kept = {path.name: path.stat().st_mtime_ns for path in chunks.glob("chunk-*.jsonl")}
     assert set(kept) == {f"chunk-00000{number}.jsonl" for number in (0, 1, 2)}
     (chunks / "chunk-000001.npz").write_bytes(b"torn")  # and a disk that lost one
+    killed_s = json.loads((chunks / "seconds.json").read_text())["seconds"]
+    assert 0 < killed_s < 1000
+    (chunks / "seconds.json").write_text(json.dumps({"seconds": killed_s + 1000}))  # had it taken so much longer
     list(finish(request_, make(request_, LocalComm())))
     same(figures(request_.out), figures(reference))
+    spent_s = json.loads((request_.out / "receipt.json").read_text())["measurements"][0]["seconds"]
+    assert spent_s > killed_s + 1000, "the attempt that was killed counts"
     again = {name: (chunks / name).stat().st_mtime_ns != time for name, time in kept.items()}
     assert again == {"chunk-000000.jsonl": False, "chunk-000001.jsonl": True, "chunk-000002.jsonl": False}
 
@@ -164,6 +169,9 @@ def test_receipts_of_one_set_are_compared_pair_by_pair(reference, request_, work
     )
     short = replace(request, limit=12, out=tmp_path / "short")
     list(finish(short, make(short, LocalComm())))
+    entry = json.loads((short.out / "receipt.json").read_text())["measurements"][0]
+    assert (entry["set"]["measured"], entry["set"]["of"]) == (12, IMAGES)
+    assert entry["protocol"]["examples"] == "the first 12 of 18"
     with pytest.raises(MismatchError, match="measured"):
         compare(reference, short.out)
 
@@ -185,8 +193,8 @@ def test_other_models_are_refused_and_missing_ones_named(request_, work, tmp_pat
     shutil.copytree(work / "causal_qformer", early / "causal_qformer")
     shutil.copytree(work / "images", early / "images")
     made = make(replace(request_, places=Places(early), out=tmp_path / "e"), LocalComm())
-    assert [one.suite.name for one, _ in made.done] == ["retrieval"]
-    assert made.done[0][0].suite.rows == ["embedding"]
+    assert [one.suite.name for one in made.done] == ["retrieval"]
+    assert made.done[0].suite.rows == ["embedding"]
     assert "--stage codebook" in made.gaps[0]["why"]
     asking = make(replace(request_, suites=("vqa",), out=tmp_path / "q"), LocalComm())
     assert (asking.done, asking.gaps[0]["suite"]) == ([], "vqa")

@@ -24,11 +24,12 @@ from seed_dist.models.small_painter import build_painter, save_painter
 from seed_dist.models.vision import FrozenClip
 from seed_dist.suites.caption_conditions import OwnText, WrittenCodes
 from seed_dist.suites.generation import GenerationSuite
-from seed_dist.suites.painting import Painting
-from seed_dist.suites.picture_figures import picture_figures
+from seed_dist.suites.painting import Painting, noise_picture
+from seed_dist.suites.picture_figures import distribution_figures, picture_figures
 from seed_dist.suites.picture_judges import PictureJudges, cropped
 from seed_dist.suites.picture_records import judged
 from seed_dist.suites.reconstruction import ReconstructionSuite
+from seed_dist.suites.suite import Record
 from seed_dist.testsets.example import Example
 from tests.languages import language_model, save_language
 from tests.unit.models.judge_files import save_alexnet, save_inception
@@ -108,6 +109,7 @@ def test_reconstruction(tokenizer, painting, judges, examples):
     assert list(figures) == [
         "clip_similarity", "clip_score", "clip_score_cosine", "clip_score_of_originals",
         "clip_score_cosine_of_originals", "lpips", "fid_clip", "precision_clip", "recall_clip",
+        "fid_clip_of_originals", "precision_clip_of_originals",
     ]  # fmt: skip
     painted = painting(tokenizer.decode_embeddings(codes), [example.key for example in examples])
     clip = FrozenClip("embedded:clip")
@@ -118,8 +120,11 @@ def test_reconstruction(tokenizer, painting, judges, examples):
     own = figures["clip_score_cosine_of_originals"]
     assert own.value > own.control + 5, "the demo's CLIP tells scenes from each other's captions"
     assert figures["clip_score_of_originals"].value == pytest.approx(0.025 * own.value, rel=0.2)
-    for figure in figures.values():
-        assert figure.n == COUNT
+    for name, figure in figures.items():
+        halves = {"fid_clip_of_originals": COUNT // 2, "precision_clip_of_originals": COUNT // 2 * 2}
+        assert figure.n == halves.get(name, COUNT)
+        assert figure.chance is not None
+        assert figure.control is not None or name in ("lpips", *halves)
         assert figure.values.mean() == pytest.approx(figure.value)
     assert figures["lpips"].value > 0
     assert figures["lpips"].chance > 0
@@ -177,8 +182,55 @@ def test_figures_by_inception(examples, folder):
         "inception_score_legacy_of_originals": inception_score(real_logits.numpy()),
     }
     assert {name: figures[name].value for name in wanted} == pytest.approx(wanted, rel=1e-4)
+    noise, noise_logits = inception([noise_picture(e.key, p.size) for e, p in zip(examples, painted, strict=True)])
+    by_noise = {name: figures[name].chance for name in list(wanted)[:3]}
+    assert by_noise == pytest.approx(
+        {
+            "fid_legacy": frechet_distance(real.numpy(), noise.numpy()).value,
+            "precision_inception_legacy": within(noise.numpy(), real.numpy()).mean(),
+            "recall_inception_legacy": within(real.numpy(), noise.numpy()).mean(),
+        },
+        rel=1e-4,
+    )
+    assert figures["inception_score_legacy"].control == pytest.approx(inception_score(noise_logits.numpy()), rel=1e-4)
     assert figures["inception_score_legacy"].resampled(np.arange(COUNT)) == figures["inception_score_legacy"].value
     assert list(judges.not_measured) == ["lpips"]
+
+
+def test_what_stands_beside_figures_of_sets():
+    """Flawless pictures of other examples are as far as halves of the originals are from each other, others farther."""
+    rng = np.random.default_rng(0)
+    real, noise = rng.normal(size=(400, 6)), rng.normal(size=(400, 6)) * 9 + 20
+
+    def beside(painted):
+        sets = {"clip.original": real, "clip.painted": painted, "clip.noise": noise}
+        records = [Record(str(row), {}, {name: own[row] for name, own in sets.items()}) for row in range(400)]
+        figures = distribution_figures(records, np.random.default_rng(1))
+        return {figure.name.replace("_clip", ""): figure for figure in figures}
+
+    same, other = beside(real), beside(real + 1.0)
+    for figures in (same, other):
+        assert figures["fid"].chance == pytest.approx(frechet_distance(real, noise).value)
+        assert figures["fid_of_originals"].value == same["fid_of_originals"].value > 0
+        assert figures["fid_of_originals"].chance == pytest.approx(figures["fid"].chance, rel=0.1)
+        assert (figures["precision"].chance, figures["precision_of_originals"].chance) == (0, 0)
+        assert figures["fid_of_originals"].n == 200
+    floor = same["fid_of_originals"].value
+    assert same["fid"].value == pytest.approx(0, abs=1e-9)
+    assert same["fid"].control == pytest.approx(floor, rel=1e-9)
+    assert other["fid"].value == pytest.approx(6)
+    assert other["fid"].control == pytest.approx(6 + floor, rel=0.2)
+    whole = same["precision_of_originals"]
+    assert 0.6 < whole.value < same["precision"].value == 1
+    assert same["precision"].control == pytest.approx(whole.value)
+    assert same["recall"].control == pytest.approx(whole.value)  # both ways: either half within the other
+    assert other["precision"].control < whole.value
+    names = [f"clip.{whose}" for whose in ("original", "painted", "noise")]
+    records = [Record("", {}, dict.fromkeys(names, real[row])) for row in range(7)]
+    few = distribution_figures(records, np.random.default_rng(1))  # halves are too small for three neighbours
+    assert [(figure.name, figure.control) for figure in few] == [
+        ("fid_clip", None), ("precision_clip", None), ("recall_clip", None)
+    ]  # fmt: skip
 
 
 class _EverySecond:

@@ -38,6 +38,16 @@ def test_what_was_written_comes_back_in_the_order_of_the_set(folder):
         assert found.arrays["many"].shape == (row,)
 
 
+def test_seconds_are_those_of_all_attempts(folder):
+    assert folder.seconds() == 0
+    for more_s in (1.5, 2.0):
+        folder.add_seconds(more_s)
+    assert RecordFolder(folder.folder, folder.keys, folder.chunk).seconds() == 3.5
+    (folder.folder / "seconds.json").write_text("{}")
+    with pytest.raises(DataError, match="Delete it"):
+        folder.add_seconds(1.0)
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "npz"])
 @pytest.mark.parametrize("damage", ["gone", "cut", "changed", "empty"])
 def test_a_broken_chunk_is_missing(folder, kind, damage):

@@ -172,7 +172,7 @@ def test_from_options_to_the_receipt(models, asked, tmp_path):
     request = Request(("vqa",), data, places, tmp_path / "out", Options(), Bootstrap(resamples=20), chunk=3)
     made = make(request, LocalComm())
     list(finish(request, made))
-    (work, _), (gap,) = made.done[0], made.gaps
+    (work,), (gap,) = made.done, made.gaps
     assert [record.fields for record in work.all_records()] == [record.fields for record in asked[2]]
     assert "val_balanced_questions.json  from https://downloads.cs.stanford.edu" in gap["why"]
     entry = json.loads((tmp_path / "out" / "receipt.json").read_text())["measurements"][0]
