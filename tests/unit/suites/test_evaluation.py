@@ -8,17 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from seed_dist.assets import weights_sha256
 from seed_dist.dist.comm import LocalComm
 from seed_dist.errors import DataError, MismatchError
+from seed_dist.models.merged_language import save_merged
 from seed_dist.suites.command import finish, make
 from seed_dist.suites.compare import compare
+from seed_dist.suites.models import Models
 from seed_dist.suites.options import Bootstrap, Request
 from seed_dist.suites.places import Places
 from seed_dist.suites.selection import Options
 from tests import forked
 from tests.harness import ROOT
 from tests.unit.eval.tiny_workspace import build
+from tests.unit.tokenize import tiny_tokenizer
 
 IMAGES = 18
 
@@ -120,6 +125,35 @@ def test_a_killed_rank_ends_the_others_and_costs_one_chunk(request_, reference, 
     same(figures(request_.out), figures(reference))
     again = {name: (chunks / name).stat().st_mtime_ns != time for name, time in kept.items()}
     assert again == {"chunk-000000.jsonl": False, "chunk-000001.jsonl": True, "chunk-000002.jsonl": False}
+
+
+def test_a_merged_model_is_measured_as_its_adapter(work, tmp_path):
+    save_merged(work / "lora" / "export", tmp_path / "merged")
+    receipts = []
+    for name, places in (
+        ("adapter", Places(work)),
+        ("merged", Places(None, work / "codebook" / "export", tmp_path / "merged")),
+    ):
+        data = (f"workspace:{work}:test",)
+        request = Request(("caption",), data, places, tmp_path / name, Options(), Bootstrap(50), chunk=4, limit=9)
+        list(finish(request, make(request, LocalComm())))
+        receipts.append(json.loads((request.out / "receipt.json").read_text())["measurements"][0]["models"])
+    same(figures(tmp_path / "merged"), figures(tmp_path / "adapter"))
+    chunks = sorted((tmp_path / "adapter").rglob("chunk-*.jsonl"))
+    assert len(chunks) == 3
+    for chunk in chunks:
+        assert (tmp_path / "merged" / chunk.relative_to(tmp_path / "adapter")).read_text() == chunk.read_text()
+    adapter, merged = receipts
+    assert adapter.keys() - merged.keys() == {"language_model"}  # which is within
+    assert merged["llm"] == weights_sha256(tmp_path / "merged") != adapter["llm"]
+
+
+def test_a_language_model_of_another_tokenizer_is_refused(work, tmp_path):
+    save_merged(work / "lora" / "export", tmp_path / "merged")
+    tiny_tokenizer.export(tmp_path / "other")
+    models = Models(Places(None, tmp_path / "other", tmp_path / "merged"), torch.device("cpu"))
+    with pytest.raises(MismatchError, match="number of codes that the tokenizer has"):
+        _ = models.language
 
 
 def with_one_bad_picture(comm, request):
