@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -30,6 +31,8 @@ from seed_dist.models.model_files import load_strictly
 from seed_dist.models.transformers_folder import read_causal_model
 
 DESCRIPTION, TOKENS = "seed_language_model.json", "rows.safetensors"
+_DESCRIBED = ("base", "codes", "first_code")
+_COPY = "Copy the export/ of stage lora again, all of it."
 _VARIANTS = ("image_embedding", "code_order")  # options of `lora` that an adapter is of no use without
 
 
@@ -63,7 +66,7 @@ class SeedLanguageModel(ImageLanguage):
         if adapter is None:
             self.model = cast(Any, get_peft_model(base, _peft_config(lora)))
         else:
-            self.model = cast(Any, PeftModel.from_pretrained(base, adapter, is_trainable=True))
+            self.model = _with_adapter(base, adapter)
         if lora.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -135,7 +138,10 @@ class SeedLanguageModel(ImageLanguage):
             if written[option] != getattr(lora, option):
                 action = "Use the recipe that the adapter was trained with."
                 raise MismatchError(f"lora.{option} of {folder}", written[option], getattr(lora, option), action)
-        tensors = load_file(folder / TOKENS)
+        try:
+            tensors = load_file(folder / TOKENS)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{folder / TOKENS} cannot be read ({error}). {_COPY}") from error
         model = cls(reference, codes, lora, tensors.get("codebook"), folder, dtype)
         load_strictly(model.image_tokens, tensors, str(folder / TOKENS))
         for parameter in model.parameters():  # not buffers: rotary frequencies stay in fp32
@@ -172,7 +178,23 @@ def description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
         raise DataError(f"{folder} holds no {DESCRIPTION}. Give the export/ of stage lora.")
-    return cast("dict[str, Any]", json.loads(path.read_text()))
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}). {_COPY}") from error
+    if not isinstance(values, dict) or (missing := [name for name in _DESCRIBED if name not in values]):
+        what = "holds no object" if not isinstance(values, dict) else f"does not say {', '.join(missing)}"
+        raise DataError(f"{path} {what}. {_COPY}")
+    return values
+
+
+def _with_adapter(base: Any, adapter: Path) -> Any:
+    try:
+        return PeftModel.from_pretrained(base, adapter, is_trainable=True)
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        raise DataError(
+            f"the adapter in {adapter} cannot be read ({type(error).__name__}: {error}). {_COPY}"
+        ) from error
 
 
 def _check_base(reference: str, base: Any, tokenizer: Any, lora: LoraConfig) -> None:

@@ -123,6 +123,32 @@ def test_a_folder_that_is_not_whole_is_refused(
         open_language(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("seed_language_model.json", b"{", "is not JSON"),
+        ("seed_language_model.json", b"[]", "holds no object"),
+        ("seed_language_model.json", b'{"codes": 12}', "does not say base, first_code"),
+        ("rows.safetensors", b"cut", "rows.safetensors cannot be read"),
+        ("rows.safetensors", None, "rows.safetensors cannot be read"),
+        ("adapter_model.safetensors", b"cut", "the adapter in .* cannot be read"),
+        ("adapter_model.safetensors", None, "the adapter in .* cannot be read"),
+        ("adapter_config.json", b"{", "the adapter in .* cannot be read"),
+        ("adapter_config.json", None, "the adapter in .* cannot be read"),
+    ],
+)
+def test_an_adapter_that_is_not_whole_is_refused(
+    pair: Pair, tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    folder = copied(pair[2] / "export", tmp_path / "copy")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        open_language(folder)
+    assert "Copy the export/ of stage lora again" in str(caught.value)
+
+
 def test_a_base_for_a_merged_model_is_refused(pair: Pair) -> None:
     with pytest.raises(ConfigError, match="has its base within; leave it away"):
         open_language(pair[2] / "merged", base="somewhere")
