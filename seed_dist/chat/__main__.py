@@ -112,7 +112,7 @@ def _folders(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     llm, work = args.llm, args.llm.parent.parent
     is_workspace = args.llm.parts[-2:] == ("lora", "export")
     if not llm.is_dir():
-        raise DataError(_missing("--llm", llm, work, "lora"))
+        raise DataError(_missing("--llm", llm, work if is_workspace else Path("WORK"), "lora"))
     if args.tokenizer is None and not is_workspace:
         raise ConfigError(
             [

@@ -21,6 +21,7 @@ from seed_dist.suites.options import Bootstrap, Request
 from seed_dist.suites.places import Places
 from seed_dist.suites.selection import Options
 from tests import forked
+from tests.chromium import NEEDED, Chromium
 from tests.harness import ROOT
 from tests.unit.eval.tiny_workspace import build
 from tests.unit.tokenize import tiny_tokenizer
@@ -94,6 +95,20 @@ def test_every_figure_has_what_stands_beside_it(reference):
     assert "data:image" in page
     assert "nearest by codes" in page
     assert "<script" not in page
+
+
+@pytest.mark.skipif(shutil.which(NEEDED) is None, reason="needs chromium")
+def test_a_phone_and_a_keyboard_reach_all_of_a_receipt(reference, tmp_path):
+    with Chromium(tmp_path / "profile") as browser:
+        browser.as_phone()
+        browser.open((reference / "receipt.html").as_uri())
+        assert browser.run("document.querySelectorAll('.scroll').length") > 2
+        assert browser.faults_of_layout() == []
+        assert browser.run("document.documentElement.scrollWidth") == 375
+        texts = "document.querySelectorAll('td, li, p, figcaption')"
+        browser.run(f"{texts}.forEach((one) => {{ one.append(' ' + 'w'.repeat(200)); }})")
+        assert browser.faults_of_layout() == []
+        assert browser.errors == []
 
 
 @pytest.mark.multirank
