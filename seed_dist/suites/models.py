@@ -172,8 +172,8 @@ class Models:
         from seed_dist.models.language import description
         from seed_dist.models.merged_language import is_merged
 
-        llm = {"llm": weights_sha256(self.llm_folder)}
-        if is_merged(self.llm_folder):
-            return llm
-        base = resolve(str(description(self.llm_folder)["base"]), "language_model")
-        return {**llm, "language_model": weights_sha256(base)}
+        base = {}
+        if not is_merged(self.llm_folder):
+            reference = str(description(self.llm_folder)["base"])
+            base = {"language_model": weights_sha256(resolve(reference, "language_model"))}
+        return {"llm": weights_sha256(self.llm_folder), **base}

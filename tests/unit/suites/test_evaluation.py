@@ -14,12 +14,13 @@ from seed_dist.assets import weights_sha256
 from seed_dist.dist.comm import LocalComm
 from seed_dist.errors import DataError, MismatchError
 from seed_dist.models.merged_language import save_merged
-from seed_dist.suites.command import finish, make
+from seed_dist.suites.command import finish, make, run
 from seed_dist.suites.compare import compare
 from seed_dist.suites.models import Models
 from seed_dist.suites.options import Bootstrap, Request
 from seed_dist.suites.places import Places
 from seed_dist.suites.selection import Options
+from seed_dist.topology import World
 from tests import forked
 from tests.chromium import NEEDED, Chromium
 from tests.harness import ROOT
@@ -161,6 +162,22 @@ def test_a_merged_model_is_measured_as_its_adapter(work, tmp_path):
     adapter, merged = receipts
     assert adapter.keys() - merged.keys() == {"language_model"}  # which is within
     assert merged["llm"] == weights_sha256(tmp_path / "merged") != adapter["llm"]
+
+
+def test_what_could_not_be_measured_is_told_and_whether_a_receipt_was_written(request_, tmp_path):
+    nothing = replace(request_, data=("workspace:nosuch",))
+    with pytest.raises(DataError, match=r"^nothing could be measured:\n.*nosuch is not there") as caught:
+        run(nothing, World(0, 1, 0, 1))
+    assert str(caught.value).count("  - ") == len(nothing.suites)
+    assert not (nothing.out / "receipt.json").exists()
+    some = replace(request_, suites=("codes",), data=("workspace:test", "workspace:nosuch"), limit=4)
+    with pytest.raises(DataError, match=r"^the receipt was written, but without these:"):
+        run(some, World(0, 1, 0, 1))
+    assert (some.out / "receipt.json").is_file()
+    (tmp_path / "empty").mkdir()
+    places = replace(request_.places, llm=tmp_path / "empty")
+    with pytest.raises(DataError, match=r"holds no seed_language_model.json. Give the export/ of stage lora"):
+        run(replace(request_, suites=("caption",), places=places), World(0, 1, 0, 1))
 
 
 def test_a_language_model_of_another_tokenizer_is_refused(work, tmp_path):
