@@ -11,11 +11,13 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from seed_dist.errors import SeedDistError
+from seed_dist.errors import DataError, SeedDistError
 from seed_dist.redaction import redact
 
 EXIT_DISK = 8
 EXIT_INTERRUPTED = 130
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)
+_MISPLACED = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 def end_process(main: Callable[[], None]) -> NoReturn:
@@ -57,19 +59,32 @@ def run_command(main: Callable[[], None]) -> int:
         # `| head` has seen enough; the interpreter's own last flush must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES):
+        if (told := _told(error)) is None:
             raise
-        place = f" ({error.filename})" if error.filename else ""
-        print(
-            f"error: the disk refused a write or read: {error.strerror}{place}. What was finished is intact; "
-            "free or mend the disk and run the same command again.",
-            file=sys.stderr,
-        )
-        return EXIT_DISK
+        code, message = told
+        print(f"error: {message}", file=sys.stderr)
+        return code
     except KeyboardInterrupt:
         print("interrupted: run the same command again to go on from the last finished piece.", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def _told(error: OSError) -> tuple[int, str] | None:
+    """Exit code and words for what a path or a disk can cause; None for all else."""
+    if error.errno in _MISPLACED and error.filename:
+        path = error.filename2 or error.filename
+        return DataError.exit_code, (
+            f"{path}: {error.strerror}. A file stands where a folder is needed, or a folder where a file is; move it "
+            "away, or give another path."
+        )
+    if error.errno in _REFUSED:
+        place = f" ({error.filename})" if error.filename else ""
+        return EXIT_DISK, (
+            f"the disk refused a write or read: {error.strerror}{place}. What was finished is intact; free or mend the "
+            "disk and run the same command again."
+        )
+    return None
 
 
 def _is_unread(descriptor: int) -> bool:

@@ -15,6 +15,25 @@ from pathlib import Path
 from typing import Any
 
 NEEDED = "chromium"
+# Elements that reach beyond the right edge and that no frame of their own cuts or lets scroll.
+_BEYOND = """(() => {
+    const framed = (element) => {
+        for (let one = element.parentElement; one && one !== document.body; one = one.parentElement) {
+            if (/auto|scroll|hidden/.test(getComputedStyle(one).overflowX)) return true;
+        }
+        return false;
+    };
+    const width = document.documentElement.clientWidth;
+    const beyond = (element) => {
+        const place = element.getBoundingClientRect();
+        return place.width && place.right > width + 0.5 && !framed(element);
+    };
+    return [...document.body.querySelectorAll("*")].filter(beyond).map(
+        (element) => `${element.tagName} ${element.className}: ${element.textContent.slice(0, 60)}`);
+})()"""
+_UNREACHED = """[...document.querySelectorAll(".scroll, pre, summary, a[href], button:enabled, textarea")]
+    .filter((element) => element.checkVisibility() && element.tabIndex < 0)
+    .map((element) => element.outerHTML.slice(0, 90))"""
 
 
 class Chromium:
@@ -79,6 +98,15 @@ class Chromium:
         while not self.run(f"Boolean({condition})"):
             assert time.monotonic() < deadline, f"never true: {condition}; errors: {self.errors}"
             time.sleep(0.05)
+
+    def as_phone(self, width: int = 375) -> None:
+        """A narrow screen from now on."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=740, deviceScaleFactor=1, mobile=True)
+
+    def faults_of_layout(self) -> list[str]:
+        """With everything unfolded: what lies beyond the right edge, and what no keyboard reaches."""
+        self.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        return [*self.run(_BEYOND), *self.run(_UNREACHED)]
 
     def drop(self, *files: Path) -> None:
         """Drop files on the middle of the window."""

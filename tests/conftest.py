@@ -1,7 +1,8 @@
-"""What every test may rely on: one thread, no network, no accelerator unless asked for, the environment as it was."""
+"""What every test may rely on: one thread, no network, no accelerator unless asked for, everything left as it was."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -42,6 +43,22 @@ def environment_restored() -> Iterator[None]:
         os.environ.clear()
         os.environ.update(before)
     os.chdir(folder)
+
+
+@pytest.fixture(autouse=True)
+def logger_restored() -> Iterator[None]:
+    """The program's logger is as if nothing had run: a command makes it write by itself and tell no other logger, and
+    pytest's `caplog` then listens to it twice, or not at all."""
+    _forget_logger()  # fixtures of modules and of the session may have used it
+    yield
+    _forget_logger()
+
+
+def _forget_logger() -> None:
+    logger = logging.getLogger("seed_dist")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

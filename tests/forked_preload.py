@@ -1,4 +1,4 @@
-"""What the one server of `tests/forked.py` and `tests/faults/forked.py` imports before it forks: the heavy libraries.
+"""What the server of `tests/forked.py` imports before it forks: the heavy libraries.
 Which faults are planned is told to each rank, because `seed_dist.faults` is imported by then."""
 
 import importlib

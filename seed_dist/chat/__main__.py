@@ -4,8 +4,13 @@
   python -m seed_dist.chat --llm runs/demo/lora/export --serve    on a page: drop pictures, edit codes, paint again
   printf '/image a.jpg\\n\\n/paint a red star on white\\n' | python -m seed_dist.chat --llm runs/demo/lora/export
 
-FOLDER is what stage lora exported. A workspace's own tokenizer is taken (WORK/codebook/export) unless --tokenizer names
-another. Pictures are painted by the painter that the tokenizer names; nothing checks whether one may offend.
+FOLDER is what stage lora exported; a workspace's own tokenizer is taken (WORK/codebook/export) unless --tokenizer names
+another. Or it is the merged model that seed_dist.convert made of it; that says nothing of a tokenizer, so --tokenizer
+names the one whose codes it was trained on:
+
+  python -m seed_dist.chat --llm runs/merged --tokenizer runs/demo/codebook/export
+
+Pictures are painted by the painter that the tokenizer names; nothing checks whether one may offend.
 
 A model that was trained on captions alone, as by this project, goes on where you stop: a picture gets its caption, a
 caption its picture, and a text behind a picture is how the caption begins ("a photo of"). Each turn is then best by
@@ -107,9 +112,14 @@ def _folders(args: argparse.Namespace) -> tuple[Path, Path, Path]:
     llm, work = args.llm, args.llm.parent.parent
     is_workspace = args.llm.parts[-2:] == ("lora", "export")
     if not llm.is_dir():
-        raise DataError(_missing("--llm", llm, work, "lora"))
+        raise DataError(_missing("--llm", llm, work if is_workspace else Path("WORK"), "lora"))
     if args.tokenizer is None and not is_workspace:
-        raise ConfigError([f"--llm is {llm}, which is not WORK/lora/export; give that, or --tokenizer too"])
+        raise ConfigError(
+            [
+                f"--llm is {llm}, which is not WORK/lora/export, so where its tokenizer is cannot be known; give "
+                "--tokenizer too: the export of stage codebook whose codes it was trained on, WORK/codebook/export"
+            ]
+        )
     tokenizer = args.tokenizer or work / "codebook" / "export"
     if not tokenizer.is_dir():
         raise DataError(_missing("--tokenizer", tokenizer, work, "codebook"))
@@ -117,8 +127,9 @@ def _folders(args: argparse.Namespace) -> tuple[Path, Path, Path]:
 
 
 def _missing(option: str, folder: Path, work: Path, stage: str) -> str:
+    found = "is a file" if folder.exists() else "is not there"
     return (
-        f"{option}: {folder} is not there. Give the export of stage {stage}, WORK/{stage}/export. It is made by: "
+        f"{option}: {folder} {found}. Give the export of stage {stage}, WORK/{stage}/export. It is made by: "
         f"python -m seed_dist.train --recipe NAME --work {work} --stage {stage}; for a first look, by: make demo"
     )
 
@@ -159,8 +170,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m seed_dist.chat", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--llm", type=Path, required=True, metavar="FOLDER", help="export of stage lora")
-    add("--tokenizer", type=Path, metavar="FOLDER", help="export of stage codebook (default: of the same workspace)")
+    add("--llm", type=Path, required=True, metavar="FOLDER", help="export of stage lora, or a merged model")
+    add("--tokenizer", type=Path, metavar="FOLDER", help="export of stage codebook (default: of the workspace)")
     add("--run", type=Path, metavar="DIR", help="where conversations are saved (default: WORK/chat)")
     add("--serve", action="store_true", help="serve a page instead of talking here")
     add("--port", type=int, metavar="N", help=f"of the page; 0 for any that is free ({_PORT})")

@@ -15,9 +15,9 @@ from PIL import Image
 from seed_dist.chat.conversation import Conversation, Part
 from seed_dist.chat.manner import Manner
 from seed_dist.dist.precision import dtype_of, precision_on
-from seed_dist.errors import MismatchError
 from seed_dist.models.generation import Decoding
-from seed_dist.models.language import SeedLanguageModel
+from seed_dist.models.image_language import ImageLanguage
+from seed_dist.models.language_folder import open_language
 from seed_dist.models.pretrained import SeedTokenizer
 
 
@@ -43,15 +43,9 @@ class Engine:
     An answer has at most `max_tokens` tokens; one that must be a picture has as many as a picture takes.
     """
 
-    def __init__(
-        self, language: SeedLanguageModel, tokenizer: SeedTokenizer, max_tokens: int, painting: Painting
-    ) -> None:
+    def __init__(self, language: ImageLanguage, tokenizer: SeedTokenizer, max_tokens: int, painting: Painting) -> None:
         size = tokenizer.quantizer.config.size
-        if language.codes != size:
-            raise MismatchError(
-                "the number of codes that the tokenizer has", size, language.codes,
-                "Give the tokenizer whose codes the language model was trained on (--tokenizer).",
-            )  # fmt: skip
+        language.check_codes(size)
         self.language, self.tokenizer, self.max_tokens, self.painting = language, tokenizer, max_tokens, painting
         self.queries, self.codes = int(tokenizer.quantizer.queries), int(size)
         self._lock = threading.Lock()
@@ -60,12 +54,13 @@ class Engine:
     def open(
         cls, llm: Path, tokenizer: Path, backbones: Mapping[str, str], max_tokens: int, painting: Painting
     ) -> Engine:
-        """Two exports. `backbones`: where frozen models are, if no longer where they were in training."""
+        """`llm`: an adapter or a merged model. `backbones`: where frozen models are, if no longer where they were in
+        training."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         images = SeedTokenizer.from_pretrained(tokenizer, device)
         images.backbones = dataclasses.replace(images.backbones, **backbones)
         dtype = dtype_of(precision_on(device, "auto"))
-        language = SeedLanguageModel.from_export(llm, backbones.get("language_model"), dtype)
+        language = open_language(llm, backbones.get("language_model"), dtype)
         return cls(language.to(device).eval().requires_grad_(False), images, max_tokens, painting)
 
     def see(self, picture: Image.Image) -> tuple[int, ...]:

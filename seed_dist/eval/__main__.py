@@ -59,8 +59,14 @@ def _table(path: Path) -> str:
     from seed_dist.eval.studies.definitions import study_of
     from seed_dist.eval.studies.table import markdown
 
-    result = json.loads(path.read_text())
-    return markdown(study_of(result["study"]), result)
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        return markdown(study_of(result["study"]), result)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
+        raise DataError(
+            f"--table {path} is no measured study ({type(error).__name__}: {error}). Give a WORK/STUDY.json that "
+            "`python -m seed_dist.eval --study` wrote."
+        ) from error
 
 
 def _study(args: argparse.Namespace) -> None:

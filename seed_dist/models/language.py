@@ -1,8 +1,7 @@
 """An off-the-shelf language model that reads and writes image codes: frozen base, LoRA, and new tokens for images.
 
-Ids below the base vocabulary are words (it may be larger than the tokenizer, as OPT's is). Id `first_code + k` is image
-code k; the last two are the begin- and end-of-image marks. Only the new tokens and the adapters are trained, so the
-base stays what it was, embeddings included.
+Ids below the base vocabulary are words (it may be larger than the tokenizer, as OPT's is); the image tokens are behind
+it. Only they and the adapters are trained, so the base stays what it was, embeddings included.
 """
 
 from __future__ import annotations
@@ -16,29 +15,29 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from seed_dist.assets import resolve
 from seed_dist.config import LoraConfig
 from seed_dist.errors import ConfigError, DataError, MismatchError
 from seed_dist.fsio import write_json
-from seed_dist.models.code_order import as_encoded, as_written
+from seed_dist.models.code_order import Order
 from seed_dist.models.documents import IGNORE, Document, batch_of, packed, separate_attention
-from seed_dist.models.generation import Decoding, WholeImages, WordsAlone, generate
+from seed_dist.models.image_language import ImageLanguage
 from seed_dist.models.image_tokens import ImageTokens
 from seed_dist.models.model_files import load_strictly
+from seed_dist.models.transformers_folder import read_causal_model
 
 DESCRIPTION, TOKENS = "seed_language_model.json", "rows.safetensors"
+_DESCRIBED = ("base", "codes", "first_code")
+_COPY = "Copy the export/ of stage lora again, all of it."
 _VARIANTS = ("image_embedding", "code_order")  # options of `lora` that an adapter is of no use without
 
 
-class SeedLanguageModel(nn.Module):
+class SeedLanguageModel(ImageLanguage):
     """A causal language model (OPT or LLaMA family) over words and `codes` image codes.
-
-    Codes are given and returned by position, as the tokenizer makes them; within documents they stand in
-    `lora.code_order`.
 
     `reference` names a transformers folder; it is read in `dtype`. `codebook` float [codes, c] is needed where
     `lora.image_embedding` is `codebook`. Raises ConfigError for a base that does not fit its tokenizer or `lora`.
@@ -55,13 +54,11 @@ class SeedLanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         folder = resolve(reference, "language_model")
-        self.reference, self.codes, self.lora = reference, codes, lora
-        self.tokenizer = cast(Any, AutoTokenizer.from_pretrained(folder))
-        base = cast(Any, AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa"))
+        self.reference, self.codes, self.lora, self.code_order = reference, codes, lora, lora.code_order
+        self.tokenizer, base = read_causal_model(folder, dtype)
         _check_base(reference, base, self.tokenizer, lora)
-        self.first_code = int(base.config.vocab_size)
-        self.begin_image, self.end_image = self.first_code + codes, self.first_code + codes + 1
-        self.positions: int | None = getattr(base.config, "max_position_embeddings", None)
+        self.word_count, self.first_code = len(self.tokenizer), int(base.config.vocab_size)
+        self.positions = getattr(base.config, "max_position_embeddings", None)
         wants_codebook = lora.image_embedding == "codebook"
         assert codebook is not None or not wants_codebook, "this variant reads the codebook's vectors"
         words, tied = base.get_input_embeddings().weight, bool(base.config.tie_word_embeddings)
@@ -69,7 +66,7 @@ class SeedLanguageModel(nn.Module):
         if adapter is None:
             self.model = cast(Any, get_peft_model(base, _peft_config(lora)))
         else:
-            self.model = cast(Any, PeftModel.from_pretrained(base, adapter, is_trainable=True))
+            self.model = _with_adapter(base, adapter)
         if lora.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
 
@@ -78,7 +75,6 @@ class SeedLanguageModel(nn.Module):
         return self.image_tokens.score_table().device
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token ids [B, T] -> input embeddings [B, T, width]."""
         words = self._base().get_input_embeddings()
         is_new = ids >= self.first_code
         old = words(ids.masked_fill(is_new, 0))
@@ -86,12 +82,9 @@ class SeedLanguageModel(nn.Module):
         return torch.where(is_new.unsqueeze(-1), new, old)
 
     def hidden(self, embeddings: Tensor, **context: Any) -> Any:
-        """The transformer's output (`last_hidden_state` [B, T, width]) without the output layer; LoRA is inside its
-        linear layers. `context`: mask, positions and cache as transformers names them."""
-        return self._base().base_model(inputs_embeds=embeddings, **context)
+        return self._base().base_model(inputs_embeds=embeddings, **context)  # LoRA is inside its linear layers
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [..., width] -> scores over words, codes and the two marks."""
         words = self._base().get_output_embeddings()(hidden)
         return torch.cat([words, hidden @ self.image_tokens.score_table().T], dim=-1)
 
@@ -124,62 +117,6 @@ class SeedLanguageModel(nn.Module):
         rows = packed(documents, self.lora.max_tokens) if self.lora.packing else [[document] for document in documents]
         return batch_of(rows, self.tokenizer.pad_token_id or 0)
 
-    @property
-    def start_token(self) -> int:
-        """What begins a document: the tokenizer's begin token, or its end token where it has no other (as GPT-2)."""
-        start = self.tokenizer.bos_token_id
-        return int(self.tokenizer.eos_token_id if start is None else start)
-
-    def words(self, text: str) -> list[int]:
-        """Token ids of a text, without begin or end."""
-        return cast("list[int]", self.tokenizer.encode(text, add_special_tokens=False))
-
-    def image(self, codes: Sequence[int]) -> list[int]:
-        """Token ids of an image: its codes, in the order in which they are written, between the two marks."""
-        written = as_written(torch.tensor(codes), self.lora.code_order).tolist()
-        return [self.begin_image, *(self.first_code + code for code in written), self.end_image]
-
-    def text(self, ids: Sequence[int]) -> str:
-        """The words among token ids; images, special tokens and ids that the tokenizer does not have are left out."""
-        words = [i for i in ids if i < min(self.first_code, len(self.tokenizer))]
-        return cast(str, self.tokenizer.decode(words, skip_special_tokens=True))
-
-    def generate(self, prompts: Sequence[Sequence[int]], decoding: Decoding) -> list[list[int]]:
-        """Continuations of prompts of words and any number of images, see `seed_dist.models.generation`."""
-        return generate(self, prompts, decoding)
-
-    def whole_images(self, queries: int) -> WholeImages:
-        """The grammar that lets this model write only images of exactly `queries` codes."""
-        return WholeImages(self.first_code, self.codes, queries)
-
-    def words_alone(self) -> WordsAlone:
-        """The grammar that lets this model write no image."""
-        return WordsAlone(self.first_code)
-
-    def generate_captions(self, codes: Tensor, max_words: int = 32) -> list[str]:
-        """Greedy captions of images given as codes int [B, Q]."""
-        prompts = [[self.start_token, *self.image(image)] for image in codes.tolist()]
-        return [self.text(row) for row in self.generate(prompts, Decoding(self.tokenizer.eos_token_id, max_words))]
-
-    def generate_images(self, captions: Sequence[str], queries: int, force_image: bool = False) -> list[list[int]]:
-        """What the model writes after each caption, greedily, up to the end-of-image mark; `valid_codes` tells images
-        from others. With `force_image` every row is an image: begin mark, `queries` codes, end mark.
-        """
-        forced = [self.begin_image] if force_image else []
-        prompts = [[self.start_token, *self.words(caption), *forced] for caption in captions]
-        grammar = self.whole_images(queries) if force_image else None
-        rows = self.generate(prompts, Decoding(self.end_image, queries + 2 - len(forced), grammar))
-        return [forced + row for row in rows]
-
-    def valid_codes(self, row: Sequence[int], queries: int) -> list[int] | None:
-        """The `queries` image codes of a generated row, or None where it is not exactly begin, codes, end."""
-        if len(row) != queries + 2 or row[0] != self.begin_image or row[-1] != self.end_image:
-            return None
-        codes = [token - self.first_code for token in row[1:-1]]
-        if not all(0 <= code < self.codes for code in codes):
-            return None
-        return as_encoded(torch.tensor(codes), self.lora.code_order).tolist()
-
     def save_pretrained(self, folder: Path, provenance: dict[str, Any]) -> None:
         """The adapter in peft's format, the new tokens and what they belong to; never the base."""
         self.model.save_pretrained(folder)
@@ -201,7 +138,10 @@ class SeedLanguageModel(nn.Module):
             if written[option] != getattr(lora, option):
                 action = "Use the recipe that the adapter was trained with."
                 raise MismatchError(f"lora.{option} of {folder}", written[option], getattr(lora, option), action)
-        tensors = load_file(folder / TOKENS)
+        try:
+            tensors = load_file(folder / TOKENS)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{folder / TOKENS} cannot be read ({error}). {_COPY}") from error
         model = cls(reference, codes, lora, tensors.get("codebook"), folder, dtype)
         load_strictly(model.image_tokens, tensors, str(folder / TOKENS))
         for parameter in model.parameters():  # not buffers: rotary frequencies stay in fp32
@@ -210,11 +150,16 @@ class SeedLanguageModel(nn.Module):
 
     @classmethod
     def from_export(
-        cls, folder: Path, base: str | None = None, dtype: torch.dtype = torch.float32
+        cls,
+        folder: Path,
+        base: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        code_order: Order = "causal",
     ) -> SeedLanguageModel:
         """An exported adapter as it describes itself, without a recipe. `base`: where the frozen model is, if no longer
-        where it was in training. Raises DataError where that is another model."""
-        described = description(folder)
+        where it was in training; `code_order`: where the export is so old that it does not say. Raises DataError where
+        the base is another model."""
+        described = {"code_order": code_order, **description(folder)}
         lora = LoraConfig(target_modules=(), **{name: described[name] for name in _VARIANTS if name in described})
         model = cls.from_pretrained(folder, base or described["base"], described["codes"], lora, dtype)
         if model.first_code != described["first_code"]:
@@ -233,7 +178,23 @@ def description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
         raise DataError(f"{folder} holds no {DESCRIPTION}. Give the export/ of stage lora.")
-    return cast("dict[str, Any]", json.loads(path.read_text()))
+    try:
+        values = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}). {_COPY}") from error
+    if not isinstance(values, dict) or (missing := [name for name in _DESCRIBED if name not in values]):
+        what = "holds no object" if not isinstance(values, dict) else f"does not say {', '.join(missing)}"
+        raise DataError(f"{path} {what}. {_COPY}")
+    return values
+
+
+def _with_adapter(base: Any, adapter: Path) -> Any:
+    try:
+        return PeftModel.from_pretrained(base, adapter, is_trainable=True)
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, SafetensorError) as error:
+        raise DataError(
+            f"the adapter in {adapter} cannot be read ({type(error).__name__}: {error}). {_COPY}"
+        ) from error
 
 
 def _check_base(reference: str, base: Any, tokenizer: Any, lora: LoraConfig) -> None:

@@ -1,23 +1,82 @@
 """A trained language model as one plain transformers model: LoRA merged, image tokens in its vocabulary.
 
 What comes out needs nothing of this project: `AutoModelForCausalLM` and `AutoTokenizer` load it, and the ids of words
-and images are those that it was trained with.
+and images are those that it was trained with. Here it is read again as what it was made from.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AddedToken
 
-from seed_dist.errors import DataError
+from seed_dist.errors import DataError, MismatchError
 from seed_dist.fsio import write_json
+from seed_dist.models.image_language import ImageLanguage
 from seed_dist.models.language import SeedLanguageModel, description
+from seed_dist.models.model_files import CONFIG_NAME
+from seed_dist.models.transformers_folder import read_causal_model
 
 PROVENANCE = "provenance.json"
+_FACTS = ("first_code", "codes", "code_order")
+# Behind the "<" of a name that `_with_image_tokens` gives: cut there, no text is read as an image token.
+_IN_NAMES = re.compile(r"(?<=<)(?=(?:img_\d{5,}|/?img|unused_\d{5,})>)")
+
+
+class MergedLanguageModel(ImageLanguage):
+    """A folder of `save_merged`, in eval mode, its weights in `dtype`. In fp32 it says what the adapter on its base
+    says.
+
+    DataError or MismatchError for a folder that `save_merged` did not write, or not all of it.
+    """
+
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        facts = _facts(folder)
+        self.reference = str(folder)
+        self.first_code, self.codes, self.code_order = (facts[name] for name in _FACTS)
+        self.tokenizer, self.model = read_causal_model(folder, dtype)
+        self.positions = getattr(self.model.config, "max_position_embeddings", None)
+        self.word_count = self._count_words()
+        needed = (self.first_code, self.end_image + 1)
+        found = (self.tokenizer.convert_tokens_to_ids(_code_name(0)), int(self.model.config.vocab_size))
+        if found != needed:
+            action = "Write the folder anew from the adapter: python -m seed_dist.convert WORK/lora/export OUT"
+            raise MismatchError(f"(id of {_code_name(0)}, size of the vocabulary) in {folder}", found, needed, action)
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self.model.get_input_embeddings()(ids)
+
+    def hidden(self, embeddings: Tensor, **context: Any) -> Any:
+        return self.model.base_model(inputs_embeds=embeddings, **context)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.model.get_output_embeddings()(hidden)
+
+    def words(self, text: str) -> list[int]:
+        """As of the base's tokenizer, which has no image tokens: the name of one in a text is words."""
+        return [i for part in _IN_NAMES.split(text) for i in super(MergedLanguageModel, self).words(part)]
+
+    def _count_words(self) -> int:
+        count = self.first_code
+        while count > 0 and self.tokenizer.convert_ids_to_tokens(count - 1) == _filler_name(count - 1):
+            count -= 1
+        return count
+
+
+def is_merged(folder: Path) -> bool:
+    """Whether a folder holds a whole transformers model rather than an adapter."""
+    return (folder / CONFIG_NAME).is_file() and not (folder / "adapter_config.json").is_file()
 
 
 def save_merged(export: Path, folder: Path, base: str | None = None, dtype: torch.dtype = torch.float32) -> list[str]:
@@ -34,11 +93,11 @@ def save_merged(export: Path, folder: Path, base: str | None = None, dtype: torc
     tokenizer.save_pretrained(folder)
     variant = model.lora.image_embedding
     ids = {"first_code": model.first_code, "begin_image": model.begin_image, "end_image": model.end_image}
-    write_json(folder / PROVENANCE, {**description(export), **ids})
+    write_json(folder / PROVENANCE, {**description(export), "code_order": model.code_order, **ids})
     return [
         f"found     adapter on {model.reference}, {model.codes} codes read as {variant}, in {export}",
         f"wrote     {folder}: {type(merged).__name__} of {merged.config.vocab_size} tokens, {str(dtype)[6:]}",
-        f"tokens    <img_{0:05d}> = {model.first_code} ...; <img> = {model.begin_image}, </img> = {model.end_image}",
+        f"tokens    {_code_name(0)} = {model.first_code} ...; <img> = {model.begin_image}, </img> = {model.end_image}",
     ]
 
 
@@ -75,8 +134,8 @@ def _with_image_tokens(model: SeedLanguageModel) -> Any:
     like LLaMA's mark where a text begins.
     """
     tokenizer, first = model.tokenizer, model.first_code
-    fillers = [f"<unused_{i:05d}>" for i in range(len(tokenizer), first)]
-    names = [*(f"<img_{code:05d}>" for code in range(model.codes)), "<img>", "</img>"]
+    fillers = [_filler_name(i) for i in range(len(tokenizer), first)]
+    names = [*map(_code_name, range(model.codes)), "<img>", "</img>"]
     tokenizer.add_tokens([AddedToken(name, normalized=False) for name in (*fillers, *names)])
     found = tokenizer.convert_tokens_to_ids(names)
     wrong = [(name, given, i) for i, (name, given) in enumerate(zip(names, found, strict=True), first) if given != i]
@@ -86,3 +145,29 @@ def _with_image_tokens(model: SeedLanguageModel) -> Any:
             f"{wrong[0][2]}. The tokenizer has a token of that name, or of a filler's; rename it in its tokenizer.json."
         )
     return tokenizer
+
+
+def _code_name(code: int) -> str:
+    return f"<img_{code:05d}>"
+
+
+def _filler_name(token: int) -> str:
+    return f"<unused_{token:05d}>"
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What PROVENANCE says of the image tokens."""
+    path, again = folder / PROVENANCE, "write the model anew: python -m seed_dist.convert WORK/lora/export OUT"
+    try:
+        values = {"code_order": "causal", **json.loads(path.read_bytes())}
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder} holds no {PROVENANCE}, which says where its image tokens are. Copy it from where the model was "
+            f"merged, or {again}"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is no JSON object ({error}). Copy it again, or {again}") from error
+    kinds = (int, int, str)
+    if wrong := [n for n, kind in zip(_FACTS, kinds, strict=True) if not isinstance(values.get(n), kind)]:
+        raise DataError(f"{path} does not say {', '.join(wrong)} of a merged model. Copy it again, or {again}")
+    return values

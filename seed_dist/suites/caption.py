@@ -19,7 +19,7 @@ from seed_dist.metrics.caption_programs import Meteor, spice
 from seed_dist.metrics.caption_tokens import caption_tokens
 from seed_dist.metrics.captions import ORDERS, CaptionPairs, Ints, bleu
 from seed_dist.models.generation import Decoding
-from seed_dist.models.language import SeedLanguageModel
+from seed_dist.models.image_language import ImageLanguage
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.pixels import DECODING
 from seed_dist.suites.prompts import CAPTION_PROMPTS
@@ -60,7 +60,7 @@ class Captions:
     def __init__(
         self,
         tokenizer: SeedTokenizer,
-        language: SeedLanguageModel,
+        language: ImageLanguage,
         models: dict[str, Any],
         writing: Writing = Writing(),
     ) -> None:

@@ -17,7 +17,7 @@ from seed_dist.models.vision import FrozenClip
 from seed_dist.suites.painting import in_blocks, keep_blocks_whole
 
 if TYPE_CHECKING:
-    from seed_dist.models.language import SeedLanguageModel
+    from seed_dist.models.image_language import ImageLanguage
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class WrittenCodes:
     With `force_image` no other token is let through, so every continuation is one.
     """
 
-    def __init__(self, language: SeedLanguageModel, tokenizer: SeedTokenizer, force_image: bool = False) -> None:
+    def __init__(self, language: ImageLanguage, tokenizer: SeedTokenizer, force_image: bool = False) -> None:
         self._language, self._tokenizer, self._force = language, tokenizer, force_image
         keep_blocks_whole(tokenizer)
         self._queries = tokenizer.quantizer.queries

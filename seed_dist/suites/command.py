@@ -51,7 +51,8 @@ def run(request: Request, world: World) -> None:
             print_path(path)
         if made.gaps:
             listed = "\n".join(f"  - {gap['suite']} on {gap['data']}: {gap['why']}" for gap in made.gaps)
-            raise DataError(f"the receipt was written, but without these:\n{listed}")
+            written = "the receipt was written, but without these" if made.done else "nothing could be measured"
+            raise DataError(f"{written}:\n{listed}")
 
 
 def print_path(path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from seed_dist.assets import resolve, weights_sha256
-from seed_dist.config import BackboneConfig, LoraConfig
+from seed_dist.config import BackboneConfig
 from seed_dist.dist.precision import dtype_of, precision_on
 from seed_dist.errors import ConfigError, UnavailableError
 from seed_dist.models.captions import CaptionTokenizer
@@ -26,7 +26,7 @@ from seed_dist.models.vision import FrozenClip
 from seed_dist.suites.places import Places
 
 if TYPE_CHECKING:
-    from seed_dist.models.language import SeedLanguageModel
+    from seed_dist.models.image_language import ImageLanguage
 
 _STAGE_1 = "seed_causal_qformer"
 
@@ -129,19 +129,14 @@ class Models:
         return self.places.llm or self.places.export("lora")
 
     @cached_property
-    def language(self) -> SeedLanguageModel:
+    def language(self) -> ImageLanguage:
         """The language model with its base. On a GPU in half precision, as it was trained."""
-        from seed_dist.models.language import SeedLanguageModel, description
+        from seed_dist.models.language_folder import open_language
 
-        described = description(self.llm_folder)
         recorded = self.places.recorded("lora").get("recipe", {}).get("lora", {}) if self.places.llm is None else {}
-        lora = LoraConfig(
-            image_embedding=described.get("image_embedding", "rows"),
-            code_order=recorded.get("code_order", "causal"),
-            target_modules=(),
-        )
         dtype = dtype_of(precision_on(self.device, "auto"))
-        model = SeedLanguageModel.from_pretrained(self.llm_folder, described["base"], described["codes"], lora, dtype)
+        model = open_language(self.llm_folder, None, dtype, recorded.get("code_order", "causal"))
+        model.check_codes(int(self.tokenizer.quantizer.config.size))
         return model.to(self.device).eval().requires_grad_(False)
 
     @cached_property
@@ -173,8 +168,12 @@ class Models:
         }
 
     def language_hashes(self) -> dict[str, Any]:
-        """Of the adapter and its base."""
+        """Of the adapter and its base, or of the merged model."""
         from seed_dist.models.language import description
+        from seed_dist.models.merged_language import is_merged
 
-        base = resolve(str(description(self.llm_folder)["base"]), "language_model")
-        return {"llm": weights_sha256(self.llm_folder), "language_model": weights_sha256(base)}
+        base = {}
+        if not is_merged(self.llm_folder):
+            reference = str(description(self.llm_folder)["base"])
+            base = {"language_model": weights_sha256(resolve(reference, "language_model"))}
+        return {"llm": weights_sha256(self.llm_folder), **base}

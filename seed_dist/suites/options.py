@@ -50,7 +50,7 @@ def add_suite_options(parser: argparse.ArgumentParser) -> None:
         "option of its own, write --work: it means the same here",
     )
     add("--tokenizer", type=Path, metavar="PATH", help="exported tokenizer, or stage 1's export, instead of the run's")
-    add("--llm", type=Path, metavar="PATH", help="export of stage lora, instead of the run's")
+    add("--llm", type=Path, metavar="PATH", help="export of stage lora, or a merged model, instead of the run's")
     add(
         "--judge",
         action="append",

@@ -2,7 +2,7 @@
 
 --run DIR          a workspace, whose stages are used as far as they are finished; WORK/STAGE: up to that stage
 --tokenizer PATH   an exported tokenizer, or stage 1's export, instead of the run's
---llm PATH         the export of stage lora instead of the run's
+--llm PATH         the export of stage lora, or the merged model made of it, instead of the run's
 --judge clip=PATH  an open_clip folder that scores pictures instead of the tokenizer's generation encoder;
                    inception=FILE and lpips=FILE: weights for FID, Inception Score and LPIPS
 --peer PATH        open_clip folders that are measured beside ours

@@ -13,7 +13,7 @@ import numpy as np
 from seed_dist.errors import DataError
 from seed_dist.metrics.vqa import exact_match, normalised, vqa_accuracy, vqa_accuracy_lavis
 from seed_dist.models.generation import Decoding
-from seed_dist.models.language import SeedLanguageModel
+from seed_dist.models.image_language import ImageLanguage
 from seed_dist.models.pretrained import SeedTokenizer
 from seed_dist.pixels import DECODING
 from seed_dist.suites.prompts import PROMPTS, Prompt
@@ -46,7 +46,7 @@ class Questions:
     def __init__(
         self,
         tokenizer: SeedTokenizer,
-        language: SeedLanguageModel,
+        language: ImageLanguage,
         models: dict[str, Any],
         answering: Answering,
         others: Sequence[Example] = (),

@@ -136,7 +136,7 @@ def _lost(errors: list[ErrorNote]) -> Dated:
 def _of_error(error: ErrorNote, state: RankState | None) -> Cause:
     return Cause(
         kind=error.kind,
-        what=error.message.strip().splitlines()[0],
+        what=_sentence(error),
         rank=error.rank,
         host=error.host,
         time_s=error.time_s,
@@ -147,6 +147,12 @@ def _of_error(error: ErrorNote, state: RankState | None) -> Cause:
         evidence=error.traceback,
         exit_code=error.exit_code,
     )
+
+
+def _sentence(error: ErrorNote) -> str:
+    """The first line of a message; all of it where the message is what helps."""
+    lines = error.message.strip().splitlines()
+    return " ".join(line.strip() for line in lines) if error.is_expected else lines[0]
 
 
 def _of_state(kind: str, what: str, state: RankState, host: str) -> Cause:
@@ -252,7 +258,8 @@ def page_of(attempt: Path, cause: Cause) -> str:
     }
     lines = [f"== {run.name}, {attempt.name}: the run died =="]
     lines += [f"{name + ':':15}{text}" for name, text in rows.items() if text]
-    lines += ["", *cause.evidence.rstrip().splitlines()[-_TRACEBACK_LINES:]] if cause.evidence else []
+    if cause.evidence and cause.kind != "error":  # an expected error says what to do; its traceback is in CAUSE
+        lines += ["", *cause.evidence.rstrip().splitlines()[-_TRACEBACK_LINES:]]
     return "\n".join(lines) + "\n"
 
 

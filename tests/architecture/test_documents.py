@@ -66,6 +66,21 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert [target for target in links(path.read_text()) if target and not (path.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_anchors_name_a_heading(path: Path) -> None:
+    lost = []
+    for target, anchor in re.findall(r"\]\(([^)\s#:]*)#([^)\s]+)\)", path.read_text()):
+        headings = re.findall(r"^#+ (.+)$", ((path.parent / target) if target else path).read_text(), re.MULTILINE)
+        if anchor not in map(anchor_of, headings):
+            lost.append(f"{target}#{anchor}")
+    assert lost == []
+
+
+def anchor_of(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
 def test_the_readme_shows_the_two_commands() -> None:
     shown = [" ".join(words) for words in commands(README.read_text())]
     assert {"make demo", "make test"} <= set(shown)
@@ -167,6 +182,7 @@ def test_comments_name_documents_that_exist() -> None:
 
 
 def test_the_rules_see() -> None:
+    assert anchor_of("Prove it, before `you` queue!") == "prove-it-before-you-queue"
     assert links('[a](b.md#c) ![d](e.png) [f](https://g) [h](#i) <img src="j.png">') == ["b.md", "e.png", "j.png"]
     assert commands("```bash\nA=1 make test  # why\npython -m a \\\n  --b\n```\n```\nno\n```") == [
         ["make", "test"],

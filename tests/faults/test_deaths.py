@@ -17,8 +17,8 @@ import pytest
 from seed_dist.obs.journal import read_journal
 from seed_dist.watch.attempts import attempt_folders
 from seed_dist.watch.stacks import state_of
-from tests.faults.forked import Ended, Ranks
 from tests.features import tiny_workspace
+from tests.forked import EndedTraining, Training
 from tests.smoke.test_train_resume import _assert_same_end
 
 pytestmark = [pytest.mark.multirank, pytest.mark.slow]
@@ -34,8 +34,8 @@ class Workspace:
     def run(self) -> Path:
         return self.work / "codebook"
 
-    def start(self, fault: str = "", *more: str, setup: Any = None) -> Ranks:
-        return Ranks([*self.arguments, *more], 2, self.work, fault, setup)
+    def start(self, fault: str = "", *more: str, setup: Any = None) -> Training:
+        return Training([*self.arguments, *more], 2, self.work, fault, setup)
 
 
 def _workspace(work: Path) -> Workspace:
@@ -62,7 +62,7 @@ def _cause(run: Path, patience_s: float = 10.0) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def _assert_named(disturbed: Workspace, ended: list[Ended], kind: str, rank: int) -> dict[str, Any]:
+def _assert_named(disturbed: Workspace, ended: list[EndedTraining], kind: str, rank: int) -> dict[str, Any]:
     cause = _cause(disturbed.run)
     if cause["kind"] == "gone" and kind in ("killed", "left"):  # the server's own question for the exit code came first
         cause["kind"] = kind

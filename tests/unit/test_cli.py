@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from seed_dist.cli import run_command
+from seed_dist.fsio import write_text
 
 SCRIPT = """
 import atexit, sys, torch
@@ -52,6 +56,20 @@ sys.exit(run_command(lambda: print(*range({lines}), sep=chr(10))))
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("path", ["file/more", "file", "folder"], ids=["below", "file", "folder"])
+def test_a_file_where_a_folder_is_needed_is_said_in_words(
+    path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    write = write_text if path == "folder" else lambda out, text: out.mkdir()
+    assert run_command(lambda: write(tmp_path / path, "new")) == 3
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {tmp_path / path}: ")
+    assert "give another path" in told
+    assert {found.name for found in tmp_path.iterdir()} == {"file", "folder"}
 
 
 def test_another_broken_pipe_is_a_defect() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from seed_dist.chat.__main__ import main
 from seed_dist.cli import run_command
+from seed_dist.models.merged_language import save_merged
 from tests.pictures import picture
 from tests.unit.chat.tiny_models import CODES, QUERIES
 
@@ -93,12 +94,40 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(chat, work, tmp
     assert (code, "--stage codebook" in err) == (3, True)
     shutil.move(tmp_path / "w" / "lora" / "export", tmp_path / "elsewhere")
     code, _, err = chat("", llm=tmp_path / "elsewhere")
-    assert (code, "give that, or --tokenizer too" in err) == (2, True)
+    assert (code, "give --tokenizer too: the export of stage codebook" in err) == (2, True)
     options = ("--tokenizer", work / "codebook" / "export", "--backbone", f"painter={tmp_path / 'nowhere'}")
     code, out, err = chat("/image a b.png\n/ask a\n/repaint\n", *options, llm=tmp_path / "elsewhere")
     assert (code, len(out.splitlines()) >= 2) == (2, True)
     assert "nowhere" in err
     assert "needed to paint" in err
+
+
+def unplaced(lines):
+    """Without the folders of the pictures, which are new each time."""
+    return re.sub(r"(?m)^painted: .*/", "painted: ", lines)
+
+
+def test_a_merged_model_says_what_its_adapter_says(chat, work, tmp_path):
+    save_merged(work / "lora" / "export", tmp_path / "merged")
+    text = "/image a b.png\n/ask a red star\n\n/paint a blue moon\n/repaint 3\na moon\n"
+    drawn = ("--temperature", "1.5", "--seed", "2", "--remember", "2")
+    for options in ((), drawn):
+        code, said, err = chat(text, *options)
+        assert code == 0, err
+        assert len(said.splitlines()) >= 5
+        tokenizer = ("--tokenizer", work / "codebook" / "export")
+        code, merged, err = chat(text, *tokenizer, *options, llm=tmp_path / "merged")
+        assert code == 0, err
+        assert unplaced(merged) == unplaced(said)
+    code, out, err = chat(text, llm=tmp_path / "merged")
+    assert (code, out) == (2, "")
+    assert "give --tokenizer too: the export of stage codebook whose codes it was trained on" in err
+    code, _, err = chat("", *tokenizer, "--backbone", "language_model=x", llm=tmp_path / "merged")
+    assert (code, "has its base within; leave it away" in err) == (2, True)
+    code, _, err = chat("", *tokenizer, llm=tmp_path / "a b.png")
+    assert (code, "a b.png is a file" in err) == (3, True)
+    code, _, err = chat("", *tokenizer, llm=work / "codebook" / "export")
+    assert (code, "holds a seed_tokenizer, which is no language model" in err) == (3, True)
 
 
 def test_wrong_options_are_named_all_at_once(chat):

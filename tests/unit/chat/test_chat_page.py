@@ -31,7 +31,7 @@ def browser(start, tmp_path):
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         with Chromium(tmp_path / "profile") as browser:
-            browser.send("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=1, mobile=True)
+            browser.as_phone(360)
             browser.open(server.url)
             browser.wait("conversation && !busy")
             yield browser
@@ -95,6 +95,23 @@ def test_a_picture_is_talked_about_painted_and_edited(browser, engine, start, tm
     assert max(browser.run(widths)) <= 360
     assert browser.run("document.title") == "Pictures and words"
     assert browser.errors == []
+
+
+def test_long_names_and_words_stay_within_a_phone(browser, tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(1))
+    browser.drop(tmp_path / "a.png")
+    browser.wait("!busy && waiting.length == 1")
+    browser.run("say.focus()")
+    browser.type("w" * 40)
+    browser.press("Enter", 13)
+    browser.wait("!busy && document.querySelector('.model')")
+    browser.run("""conversation.models.language_model = "/scratch/" + "merged_model_".repeat(20); introduce();
+        put("model", [{text: "w".repeat(300)}], [], ["the language model does not know: " + "v".repeat(300)]);
+        find("status").textContent = "Saved in /scratch/" + "run_".repeat(60)""")
+    assert browser.faults_of_layout() == []
+    assert browser.run("find('scroller').scrollWidth") <= 360
+    # The panel that was unfolded leaves room to read and to write.
+    assert browser.run("find('scroller').clientHeight") > 200
 
 
 def test_what_goes_wrong_is_said_and_loses_nothing(browser, tmp_path):

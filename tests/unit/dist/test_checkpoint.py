@@ -72,9 +72,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda name: name.replace(" ", "_"))
 def test_a_damaged_checkpoint_is_passed_over_loudly(
-    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("seed_dist"), "propagate", True)
     older, newest = put(tmp_path, 4, 12)
     assert newest_checkpoint(tmp_path, COMM) == newest
     DAMAGES[damage](newest)

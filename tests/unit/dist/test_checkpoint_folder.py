@@ -153,7 +153,6 @@ def test_every_rank_must_write_where_rank_0_sees_it(tmp_path: Path) -> None:
 def test_room_for_what_is_kept_and_the_next_one_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(logging.getLogger("seed_dist"), "propagate", True)
     usage = shutil.disk_usage(tmp_path)
 
     def free(size_bytes: int, total: int = usage.total) -> None:

@@ -3,6 +3,8 @@
 import base64
 import io
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -12,6 +14,7 @@ from seed_dist.eval.page import captions
 from seed_dist.eval.page.document import render
 from seed_dist.eval.results import Gap, Results
 from seed_dist.page import charts, markup, pictures
+from tests.chromium import NEEDED, Chromium
 
 VOID = {"img", "meta", "br", "path", "line", "rect", "circle"}
 
@@ -46,6 +49,21 @@ def outline(page):
     parser = Outline()
     parser.feed(page)
     return parser
+
+
+@pytest.mark.skipif(shutil.which(NEEDED) is None, reason="needs chromium")
+def test_a_phone_and_a_keyboard_reach_all_of_it(believable, tmp_path):
+    """Captions of one long word among them, as foreign data has."""
+    examples = [replace(one, caption="w" * 200, written="v" * 200) for one in believable.examples[:8]]
+    results = replace(believable, examples=[*examples, *believable.examples[8:]], gaps=[Gap("x", "y" * 200, "z" * 200)])
+    (tmp_path / "report.html").write_text(render(results))
+    with Chromium(tmp_path / "profile") as browser:
+        browser.as_phone()
+        browser.open((tmp_path / "report.html").as_uri())
+        assert browser.run("document.body.textContent.includes('w'.repeat(200))")
+        assert browser.faults_of_layout() == []
+        assert browser.run("document.documentElement.scrollWidth") == 375
+        assert browser.errors == []
 
 
 def test_the_page_is_complete_and_well_formed(believable):

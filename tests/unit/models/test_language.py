@@ -92,7 +92,7 @@ def test_a_packed_batch_is_worth_its_documents_one_by_one(family: str, variant: 
     torch.testing.assert_close(loss, total, rtol=1e-5, atol=0)
     for name, value in model.named_parameters():
         if value.requires_grad:
-            torch.testing.assert_close(found[name], value.grad, rtol=1e-4, atol=1e-5 * float(value.grad.abs().max()))
+            torch.testing.assert_close(found[name], value.grad, rtol=1e-4, atol=1e-4 * float(value.grad.abs().max()))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,17 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from seed_dist.assets import weights_sha256
 from seed_dist.dist.comm import LocalComm
 from seed_dist.errors import DataError, MismatchError
-from seed_dist.suites.command import finish, make
+from seed_dist.models.merged_language import save_merged
+from seed_dist.suites.command import finish, make, run
 from seed_dist.suites.compare import compare
+from seed_dist.suites.models import Models
 from seed_dist.suites.options import Bootstrap, Request
 from seed_dist.suites.places import Places
 from seed_dist.suites.selection import Options
+from seed_dist.topology import World
 from tests import forked
+from tests.chromium import NEEDED, Chromium
 from tests.harness import ROOT
 from tests.unit.eval.tiny_workspace import build
+from tests.unit.tokenize import tiny_tokenizer
 
 IMAGES = 18
 
@@ -91,6 +98,20 @@ def test_every_figure_has_what_stands_beside_it(reference):
     assert "<script" not in page
 
 
+@pytest.mark.skipif(shutil.which(NEEDED) is None, reason="needs chromium")
+def test_a_phone_and_a_keyboard_reach_all_of_a_receipt(reference, tmp_path):
+    with Chromium(tmp_path / "profile") as browser:
+        browser.as_phone()
+        browser.open((reference / "receipt.html").as_uri())
+        assert browser.run("document.querySelectorAll('.scroll').length") > 2
+        assert browser.faults_of_layout() == []
+        assert browser.run("document.documentElement.scrollWidth") == 375
+        texts = "document.querySelectorAll('td, li, p, figcaption')"
+        browser.run(f"{texts}.forEach((one) => {{ one.append(' ' + 'w'.repeat(200)); }})")
+        assert browser.faults_of_layout() == []
+        assert browser.errors == []
+
+
 @pytest.mark.multirank
 @pytest.mark.parametrize("size", [2, 4])
 def test_any_number_of_ranks_gives_the_same_receipt(request_, reference, tmp_path, size):
@@ -125,6 +146,51 @@ def test_a_killed_rank_ends_the_others_and_costs_one_chunk(request_, reference, 
     assert spent_s > killed_s + 1000, "the attempt that was killed counts"
     again = {name: (chunks / name).stat().st_mtime_ns != time for name, time in kept.items()}
     assert again == {"chunk-000000.jsonl": False, "chunk-000001.jsonl": True, "chunk-000002.jsonl": False}
+
+
+def test_a_merged_model_is_measured_as_its_adapter(work, tmp_path):
+    save_merged(work / "lora" / "export", tmp_path / "merged")
+    receipts = []
+    for name, places in (
+        ("adapter", Places(work)),
+        ("merged", Places(None, work / "codebook" / "export", tmp_path / "merged")),
+    ):
+        data = (f"workspace:{work}:test",)
+        request = Request(("caption",), data, places, tmp_path / name, Options(), Bootstrap(50), chunk=4, limit=9)
+        list(finish(request, make(request, LocalComm())))
+        receipts.append(json.loads((request.out / "receipt.json").read_text())["measurements"][0]["models"])
+    same(figures(tmp_path / "merged"), figures(tmp_path / "adapter"))
+    chunks = sorted((tmp_path / "adapter").rglob("chunk-*.jsonl"))
+    assert len(chunks) == 3
+    for chunk in chunks:
+        assert (tmp_path / "merged" / chunk.relative_to(tmp_path / "adapter")).read_text() == chunk.read_text()
+    adapter, merged = receipts
+    assert adapter.keys() - merged.keys() == {"language_model"}  # which is within
+    assert merged["llm"] == weights_sha256(tmp_path / "merged") != adapter["llm"]
+
+
+def test_what_could_not_be_measured_is_told_and_whether_a_receipt_was_written(request_, tmp_path):
+    nothing = replace(request_, data=("workspace:nosuch",))
+    with pytest.raises(DataError, match=r"^nothing could be measured:\n.*nosuch is not there") as caught:
+        run(nothing, World(0, 1, 0, 1))
+    assert str(caught.value).count("  - ") == len(nothing.suites)
+    assert not (nothing.out / "receipt.json").exists()
+    some = replace(request_, suites=("codes",), data=("workspace:test", "workspace:nosuch"), limit=4)
+    with pytest.raises(DataError, match=r"^the receipt was written, but without these:"):
+        run(some, World(0, 1, 0, 1))
+    assert (some.out / "receipt.json").is_file()
+    (tmp_path / "empty").mkdir()
+    places = replace(request_.places, llm=tmp_path / "empty")
+    with pytest.raises(DataError, match=r"holds no seed_language_model.json. Give the export/ of stage lora"):
+        run(replace(request_, suites=("caption",), places=places), World(0, 1, 0, 1))
+
+
+def test_a_language_model_of_another_tokenizer_is_refused(work, tmp_path):
+    save_merged(work / "lora" / "export", tmp_path / "merged")
+    tiny_tokenizer.export(tmp_path / "other")
+    models = Models(Places(None, tmp_path / "other", tmp_path / "merged"), torch.device("cpu"))
+    with pytest.raises(MismatchError, match="number of codes that the tokenizer has"):
+        _ = models.language
 
 
 def with_one_bad_picture(comm, request):

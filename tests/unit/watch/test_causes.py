@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seed_dist.errors import ConfigError
 from seed_dist.watch import causes
 from seed_dist.watch.attempts import begin_attempt, read_attempt
 from seed_dist.watch.notes import DeathNote, RankState, to_json, write_death, write_error, write_private
@@ -94,6 +95,19 @@ def test_an_exception_is_first_and_classified(attempt: Path, error: Exception, k
     cause = causes.find_cause(attempt)
     assert (cause.kind, cause.rank, cause.secondary) == (kind, 1, (0,))
     assert type(error).__name__ in cause.evidence
+
+
+def test_an_expected_error_is_told_in_its_own_words_and_without_a_traceback(attempt: Path) -> None:
+    write_error(attempt, 0, "one", ("start", 0), ConfigError(["lora.rank is 0; at least 1 is needed", "seed is x"]))
+    cause = causes.find_cause(attempt)
+    page = causes.write_page(attempt, cause)
+    assert "cause:         error: ConfigError: 2 configuration problem(s): - lora.rank is 0; at least 1" in page
+    assert "seed is x" in page
+    assert "ConfigError" in cause.evidence  # kept for whoever mends the program
+    write_error(attempt, 0, "one", ("start", 0), ValueError("boom"))
+    other = causes.write_page(attempt, causes.find_cause(attempt))
+    assert [text.count("\n\n") for text in (page, other)] == [0, 1]
+    assert other.endswith("\n\nValueError: boom\n")
 
 
 def test_a_kill_while_the_kernel_kills_for_memory_is_out_of_memory(attempt: Path) -> None:
