@@ -72,7 +72,7 @@ def test_image_tokens_and_adapters_learn_and_the_base_stays_bit_for_bit(
 
 @pytest.mark.parametrize(("family", "variant"), KINDS)
 def test_a_packed_batch_is_worth_its_documents_one_by_one(family: str, variant: str, bases: dict[str, Path]) -> None:
-    model = language_model(bases[family], family, variant, packing=True)
+    model = language_model(bases[family], family, variant, packing=True).double()  # or processors differ in rounding
     batch = a_batch(model)
     assert len(batch["ids"]) < len(CAPTIONS)
     assert batch["ids"].shape[1] <= model.lora.max_tokens
@@ -92,7 +92,7 @@ def test_a_packed_batch_is_worth_its_documents_one_by_one(family: str, variant: 
     torch.testing.assert_close(loss, total, rtol=1e-5, atol=0)
     for name, value in model.named_parameters():
         if value.requires_grad:
-            torch.testing.assert_close(found[name], value.grad, rtol=1e-4, atol=1e-4 * float(value.grad.abs().max()))
+            torch.testing.assert_close(found[name], value.grad, rtol=1e-4, atol=1e-5 * float(value.grad.abs().max()))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
