@@ -149,6 +149,7 @@ def test_signals_at_any_moment_cost_one_requeue_each(cluster: Cluster, training:
         job = training.submit(cluster, words=words, SEED_DIST_FAULT=",".join(faults))
         finish(job, training, straight, restarts=4)
         assert [stop["step"] for stop in training.events("stop")] == [1, 4, 6, 7]
+        assert [record["step"] for record in training.events("validation")] == [0, 6, 12], "one is cut short and redone"
     by_the_job = [run.info.run_id for run in tracked_runs(database)]
     cluster.run("python", "-m", "seed_dist.sync", training.folder, "--to", database)  # what it had no time for
     (run,) = tracked_runs(database)
