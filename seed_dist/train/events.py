@@ -1,5 +1,5 @@
-"""What the loop does between steps when it is due: log, count a skipped step. Called by all ranks together. Validating is
-`validation.py`, saving `saving.py`.
+"""What the loop does between steps when it is due: log, count a skipped step. Called by all ranks together. Validating
+is `validation.py`, saving `saving.py`.
 """
 
 from __future__ import annotations

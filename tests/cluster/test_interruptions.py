@@ -1,5 +1,6 @@
 """Whatever ends a training's job before its time: the job is queued again once, or not at all where nobody wants it,
-and ends with what an undisturbed run ends with, to the last bit. `sbatch slurm/lora.sbatch`, as users submit it.
+and ends with what an undisturbed run ends with, to the last bit. `sbatch slurm/lora.sbatch`, as users submit it (and as
+the drill does, with another `--stage`: whose steps they are makes no difference here, and some stages start faster).
 """
 
 from __future__ import annotations
@@ -228,7 +229,7 @@ def test_a_link_that_breaks_before_the_ranks_start(cluster: Cluster, training: T
 def test_time_limits_are_met_again_and_again(cluster: Cluster, tmp_path: Path) -> None:
     """Without the script's `--signal` (CONT does nothing): the ranks ask how much time is left."""
     steps = 75
-    alone = Training(tmp_path / "alone", steps)
+    alone = Training(tmp_path / "alone", steps, stage="lora")
     cut = alone.copy(tmp_path / "cut")
     alone.run_undisturbed(tmp_path)
     with restored(cluster):

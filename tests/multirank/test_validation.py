@@ -29,7 +29,7 @@ from tests.harness import run_ranks
 
 pytestmark = pytest.mark.multirank
 LAST = 6
-# Nine samples: five on rank 0, in three batches; four on rank 1, in two, so that it is asked once more than it computes.
+# Nine samples: five on rank 0, in three batches; four on rank 1, in two, so it is asked once more than it computes.
 OPTIONS = ("validation_samples=9", "validate_every=4", "checkpoint_every=2", "keep_checkpoints=9")
 
 
