@@ -1,8 +1,7 @@
 """The whole topology, small: ZeRO-2 over several nodes of several ranks, a node is lost, the rest goes on.
 
-SEED_DIST_REHEARSAL=8x8 is that of the published run, 64 ranks, and takes minutes. The default has all that can go wrong
-in it but the size. What does not fit into the memory that is free now is skipped, because the kernel would end processes
-of others too.
+SEED_DIST_REHEARSAL=8x8 is that of the published run, 64 ranks, and takes minutes. The default has all in it but size.
+What does not fit into the memory that is free now is skipped, because the kernel would end processes of others too.
 """
 
 from __future__ import annotations
