@@ -5,7 +5,8 @@ them. The node falls silent and all on it is killed, so nobody is told. Parts, r
 run's journal:
 
     detect      until the controller has missed the node and put the job back into the queue (SlurmdTimeout)
-    requeue     until the job starts again on the spare node: SLURM holds a requeued job back (cred_expire)
+    requeue     until the job starts again on the spare node: its other ranks wait in a collective and are killed
+                (KillWait), and SLURM holds a requeued job back (cred_expire)
     relaunch    until the new rank 0 is a process: batch script, srun
 
 and then as under torchrun. An ordinary start begins with `queue`, from sbatch to the start of the job.
@@ -38,7 +39,7 @@ def slurm_rounds(arguments: Sequence[str], run: Path) -> Iterator[tuple[Round, d
         raise SystemExit(f"no virtual SLURM cluster: {reason}")
     with Cluster(nodes=3) as cluster:
         text = (cluster.folder / "slurm.conf").read_text()
-        found = {name: re.search(rf"{name}=(\d+)", text) for name in ("SlurmdTimeout", "cred_expire")}
+        found = {name: re.search(rf"{name}=(\d+)", text) for name in ("SlurmdTimeout", "KillWait", "cred_expire")}
         settings = {f"{name}_s": float(match[1]) for name, match in found.items() if match}
         yield lambda after_s: _one_round(cluster, arguments, run, after_s), settings
 
