@@ -57,7 +57,7 @@ def test_a_node_of_many_is_lost_and_the_others_go_on(cluster: Cluster, tmp_path:
     batch = nodes * (nodes - 1) * ranks  # divides by the ranks of all nodes and by those of one less: 448 for 8 x 8
     options = {"global_batch": batch, "checkpoint_every": 2, "validate_every": 6}
     training = Training(tmp_path / "work", 6, batch + 8, "codebook", **options)
-    faults = ",".join([SLOW] * 4)
+    faults = ",".join([SLOW] * 6)
     job = training.submit_for_any(cluster, f"{nodes - 1}-{nodes}", ranks, SEED_DIST_FAULT=faults)
     wait_until(lambda: training.newest_step() >= 3, 900, lambda: job.log[-6000:])
     used_gib = own_gib(job)

@@ -17,9 +17,8 @@ from tests.cluster.cluster import ROOT, Cluster, Job, wait_until
 from tests.features import tiny_workspace
 from tests.harness import finish, start_module_ranks
 
-# A step of the tiny model takes milliseconds. With these one lasts more than a second, and there is time for
-# something to happen.
-SLOW = ",".join(["train.before_step:0:*:sleep"] * 3)
+# A step of the tiny model takes milliseconds. With these one lasts a second, and there is time for something to happen.
+SLOW = ",".join(["train.before_step:0:*:sleep"] * 2)
 
 
 class Training:
