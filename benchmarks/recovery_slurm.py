@@ -57,18 +57,17 @@ def _one_round(
         )  # fmt: skip
         log = Path(job.facts()["StdOut"])
         wait_for_step(run, 1, 1, log)
-        started_s = _in_controllers_log(cluster, rf"(?:Allocate|Started) JobId={job.number} .*", 1)
+        started_s = started(job, 1)
         begun = {"queue": started_s - began_s, **parts_of_start(run, 1, started_s, 1, _rank_0(job))}
         time.sleep(after_s)
         node, killed_s = cluster.nodes["node2"], time.time()
         node.link("down")
         node.kill()
-        done = records(run, "step")[-1]["step"]
         wait_until(lambda: job.restarts == 1, _PATIENCE_S, job.facts)
+        done = records(run, "step")[-1]["step"]
         wait_for_step(run, 2, done + 1, log)
-        requeued_s = _in_controllers_log(cluster, rf"requeue job JobId={job.number} due to failure of node node2", 1)
-        started_s = _in_controllers_log(cluster, rf"(?:Allocate|Started) JobId={job.number} .*", 2)
-        waited = {"detect": requeued_s - killed_s, "requeue": started_s - requeued_s}
+        lost_s, started_s = node_was_missed(job, node.name), started(job, 2)
+        waited = {"detect": lost_s - killed_s, "requeue": started_s - lost_s}
         return begun, {**waited, **parts_of_start(run, 2, started_s, done + 1, _rank_0(job))}
 
 
@@ -77,8 +76,18 @@ def _rank_0(job: Job) -> psutil.Process:
     return next(p for p in processes if TRAINING in p.cmdline()[:4] and p.environ().get("SLURM_PROCID") == "0")
 
 
-def _in_controllers_log(cluster: Cluster, what: str, count: int) -> float:
-    """When slurmctld wrote such a line for the `count`-th time, in seconds since 1970."""
-    text = (cluster.folder / "slurmctld.log").read_text()
+def started(job: Job, count: int) -> float:
+    """When SLURM started the job for the `count`-th time, in seconds since 1970."""
+    return _logged(job, rf"(?:Allocate|Started) JobId={job.number} .*")[count - 1]
+
+
+def node_was_missed(job: Job, node: str) -> float:
+    """When SLURM gave a node up, and put the job back into its queue."""
+    return _logged(job, rf"requeue job JobId={job.number} due to failure of node {node}")[0]
+
+
+def _logged(job: Job, what: str) -> list[float]:
+    """When the controller wrote such lines."""
+    text = (job.cluster.folder / "slurmctld.log").read_text()
     times = re.findall(rf"^\[(\S+)\] .*{what}$", text, re.MULTILINE)
-    return datetime.fromisoformat(times[count - 1]).timestamp()
+    return [datetime.fromisoformat(time).timestamp() for time in times]
