@@ -222,12 +222,12 @@ def test_a_link_that_breaks_before_the_ranks_start(cluster: Cluster, training: T
 @pytest.mark.cluster
 def test_time_limits_are_met_again_and_again(cluster: Cluster, tmp_path: Path) -> None:
     """Without the script's `--signal` (CONT does nothing): the ranks ask how much time is left."""
-    steps = 75
+    steps = 57  # of two seconds each, and an attempt has not even 40 of its 60 seconds for them: at least four attempts
     alone = Training(tmp_path / "alone", steps, stage="lora")
     cut = alone.copy(tmp_path / "cut")
     alone.run_undisturbed(tmp_path)
     with restored(cluster):
-        job = cut.submit(cluster, "--time=1", "--signal=CONT@1")
+        job = cut.submit(cluster, "--time=1", "--signal=CONT@1", SEED_DIST_FAULT=f"{SLOW},{SLOW}")
         assert job.wait_for(*ENDED, timeout_s=500) == "COMPLETED", job.log
         stops = cut.events("stop")
         assert len(stops) >= 3
