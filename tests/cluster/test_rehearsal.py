@@ -63,13 +63,16 @@ def test_a_node_of_many_is_lost_and_the_others_go_on(cluster: Cluster, tmp_path:
     used_gib = own_gib(job)
     cluster.nodes[f"node{nodes}"].kill()  # everything on it, like a loss of power
     assert job.wait_for(*ENDED, timeout_s=900) == "COMPLETED", job.log[-6000:]
-    starts = training.events("start")
-    assert [start["world_size"] for start in starts] == [nodes * ranks, (nodes - 1) * ranks], job.log[-6000:]
-    steps = training.events("step")
-    resumed = starts[1]["step"]
-    assert resumed in (2, 4)
-    assert [record["step"] for record in steps][-(6 - resumed) :] == list(range(resumed + 1, 7))
-    for step in (record for record in steps if record["step"] > resumed):  # those that were done twice are the same
+    starts, steps = training.events("start"), training.events("step")
+    # SLURM may end the next attempt's ranks too, when it tells a slow node at last that the first one's are to end.
+    assert job.restarts in (1, 2), job.log[-6000:]
+    sizes = [start["world_size"] for start in starts]
+    assert sizes == [nodes * ranks, *[(nodes - 1) * ranks] * job.restarts], job.log[-6000:]
+    assert starts[1]["step"] in (2, 4)
+    assert sorted({record["step"] for record in steps}) == list(range(1, 7))
+    again = [record for record in steps if record["time_s"] > starts[1]["time_s"]]
+    assert again[0]["step"] == starts[1]["step"] + 1
+    for step in again:  # those that were done twice are the same
         first = next(record for record in steps if record["step"] == step["step"])
         assert step["samples_digest"] == first["samples_digest"]
         assert step["loss"] == pytest.approx(first["loss"], rel=1e-5)
