@@ -6,6 +6,8 @@ DATA ?=
 # Pytest is stopped after so many seconds, so that `make test` ends within an hour even when something hangs.
 TEST_SECONDS ?= 3300
 CLUSTER_SECONDS ?= 3000
+# Which of tests/cluster; "cluster and not nightly" are those that `make test` leaves out.
+CLUSTER_TESTS ?= not nightly
 BIN := .venv/bin
 
 # Everything that is built or cached stays in this checkout: two copies never meet.
@@ -35,7 +37,7 @@ test: check ops
 
 test-cluster: ops
 	@echo "== pytest tests/cluster"
-	@timeout --foreground --signal=INT --kill-after=30 $(CLUSTER_SECONDS) $(BIN)/python -m pytest -q tests/cluster
+	@timeout --foreground --signal=INT --kill-after=30 $(CLUSTER_SECONDS) $(BIN)/python -m pytest -q -m "$(CLUSTER_TESTS)" --durations=0 --durations-min=10 tests/cluster
 
 check: .venv/.installed
 	@echo "== ruff"

@@ -1,10 +1,11 @@
-"""From kill -9 of one rank to the first step that is new, and an ordinary start beside it, each split into its parts.
+"""From a death to the first step that is new, and an ordinary start beside it, each split into its parts.
 
     python -m benchmarks.recovery --rounds 5
+    python -m benchmarks.recovery --rounds 3 --on slurm     (as root, see `recovery_slurm`)
 
-The tiny codebook stage on two ranks under torchrun, as `seed_dist.drill` starts it; under SLURM its own wait before a
-requeued job starts comes on top (`cred_expire`, two minutes unless set). Every round starts a run and kills a rank at a
-drawn moment. Seconds by the clock, medians over rounds:
+The tiny codebook stage on two ranks. Every round starts a run and disturbs it at a drawn moment: under torchrun, as
+`seed_dist.drill` starts it, a rank gets kill -9; under SLURM a node loses its power. Seconds by the clock, medians over
+rounds. Under torchrun:
 
     detect      kill -9 until the node's watchdog has noted the death
     relaunch    until the new rank 0 is a process: the others end by an error of their own, torchrun starts all again
@@ -21,15 +22,17 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from benchmarks.hardware import keep, load
-from seed_dist.obs.journal import JOURNAL, read_journal
+from benchmarks.recovery_parts import Round, parts_of_start, records, wait_for_step
+from benchmarks.recovery_slurm import slurm_rounds
 from seed_dist.proof.jobs import TRAINING, LocalJob
-from seed_dist.watch.attempts import attempt_folders, start_of
+from seed_dist.watch.attempts import attempt_folders
 from seed_dist.watch.notes import read_deaths
 from tests.features import tiny_workspace
 
@@ -41,6 +44,7 @@ _PATIENCE_S = 180.0
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--on", choices=("local", "slurm"), default="local", help="what starts the ranks again")
     args = parser.parse_args()
     before, generator = load(), random.Random(0)
     starts, recoveries = [], []
@@ -48,14 +52,17 @@ def main() -> None:
         work = Path(name)
         overrides = (*tiny_workspace(work, 256), *(f"{STAGE}_training.{option}" for option in _OPTIONS))
         words = [word for item in overrides for word in ("--set", item)]
-        arguments = ["--recipe", "glyphs", "--work", str(work), "--stage", STAGE, *words, "--mlflow", "off"]
-        for _ in range(args.rounds):
-            start, recovery = one_round(arguments, work, generator.uniform(1.0, 4.0))
-            print(f"start {start}\nrecovery {recovery}", flush=True)
-            starts.append(start)
-            recoveries.append(recovery)
+        arguments = ["--stage", STAGE, *words, "--mlflow", "off"]
+        rounds = slurm_rounds if args.on == "slurm" else local_rounds
+        with rounds(arguments, work / STAGE) as (one_round, settings):
+            for _ in range(args.rounds):
+                start, recovery = one_round(generator.uniform(1.0, 4.0))
+                print(f"start {start}\nrecovery {recovery}", flush=True)
+                starts.append(start)
+                recoveries.append(recovery)
     result = {"start_seconds": medians(starts), "recovery_seconds": medians(recoveries), "rounds": args.rounds}
-    keep("recovery", {**result, "load_average": [before, load()]}, ["torch", "deepspeed"])
+    kept_as = "recovery" if args.on == "local" else f"recovery_{args.on}"
+    keep(kept_as, {**result, **settings, "load_average": [before, load()]}, ["torch", "deepspeed"])
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
@@ -65,58 +72,33 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {part: round(statistics.median(found), 2) for part, found in values.items()}
 
 
-def one_round(arguments: list[str], work: Path, after_s: float) -> tuple[dict[str, float], dict[str, float]]:
+@contextmanager
+def local_rounds(arguments: Sequence[str], run: Path) -> Iterator[tuple[Round, dict[str, float]]]:
+    """A function that does one round under torchrun."""
+    words = ["--recipe", "glyphs", "--work", str(run.parent), *arguments]
+    yield lambda after_s: local_round(words, run, after_s), {}
+
+
+def local_round(arguments: Sequence[str], run: Path, after_s: float) -> tuple[dict[str, float], dict[str, float]]:
     """Start, kill a rank so long after the first step, wait for the first new one."""
-    run = work / STAGE
+    log = run.parent / "log"
     shutil.rmtree(run)
     began_s = time.time()
-    job = LocalJob(arguments, RANKS, work / "log")
+    job = LocalJob(arguments, RANKS, log)
     try:
-        wait_for_step(run, attempt=1, step=1)
-        begun = parts_of_start(run, 1, began_s, step=1)
+        wait_for_step(run, attempt=1, step=1, log=log)
+        begun = parts_of_start(run, 1, began_s, 1, rank_processes()[0])
         time.sleep(after_s)
         ranks, killed_s = list(rank_processes().values()), time.time()
         job.kill_rank(1)
         psutil.wait_procs(ranks, timeout=_PATIENCE_S)
         done = records(run, "step")[-1]["step"]
         (note,) = read_deaths(attempt_folders(run)[0])
-        wait_for_step(run, attempt=2, step=done + 1)
-        return begun, {"detect": note.time_s - killed_s, **parts_of_start(run, 2, note.time_s, done + 1)}
+        wait_for_step(run, attempt=2, step=done + 1, log=log)
+        parts = parts_of_start(run, 2, note.time_s, done + 1, rank_processes()[0])
+        return begun, {"detect": note.time_s - killed_s, **parts}
     finally:
         job.cancel()
-
-
-def parts_of_start(run: Path, attempt: int, since_s: float, step: int) -> dict[str, float]:
-    """Of the attempt with this number, which is running, from `since_s` on until it had done `step` steps."""
-    marks = {
-        "relaunch": begin_of(rank_processes()[0]),
-        "imports": start_of(attempt_folders(run)[attempt - 1])["time_s"],
-        "load": records(run, "start")[attempt - 1]["time_s"],
-        "warm-up": next(record["time_s"] for record in records(run, "step") if record["step"] == step),
-    }
-    return {
-        part: mark - before for (part, mark), before in zip(marks.items(), [since_s, *marks.values()], strict=False)
-    }
-
-
-def begin_of(process: psutil.Process) -> float:
-    """By today's clock: what psutil says is off by up to a second, because the kernel tells the boot's time in whole
-    ones."""
-    after_boot_s = process.create_time() - psutil.boot_time()
-    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - after_boot_s)
-
-
-def wait_for_step(run: Path, attempt: int, step: int) -> None:
-    deadline_s = time.monotonic() + _PATIENCE_S
-    while len(records(run, "start")) < attempt or all(record["step"] < step for record in records(run, "step")):
-        if time.monotonic() > deadline_s:
-            raise TimeoutError(f"no step {step} in attempt {attempt}: {(run.parent / 'log').read_text()[-3000:]}")
-        time.sleep(0.25)
-
-
-def records(run: Path, event: str) -> list[dict[str, Any]]:
-    journal = run / JOURNAL
-    return [record for record in read_journal(journal) if record["event"] == event] if journal.exists() else []
 
 
 def rank_processes() -> dict[int, psutil.Process]:

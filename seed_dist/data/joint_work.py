@@ -76,9 +76,12 @@ def only_one(leases: Leases, name: str, *, open_again: bool = False) -> Iterator
 
 
 def take_part(leases: Leases) -> Lease:
-    """A lease that tells others that this process is at the work."""
+    """A lease that tells others that this process is at the work. FileNotFoundError when they have just finished it and
+    removed the folder of the leases: nobody else draws that name.
+    """
     lease = leases.claim(f"{_PROCESS}{secrets.token_hex(8)}")
-    assert lease is not None, "nobody else has drawn that name, and the caller keeps the folder from being removed"
+    if lease is None:
+        raise FileNotFoundError(f"the folder of the leases is gone, and with it the place of {_PROCESS}*")
     return lease
 
 

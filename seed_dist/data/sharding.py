@@ -74,18 +74,22 @@ def shard_source(sources: Path | Sequence[Path], out: Path, options: ShardOption
                 listing = _listed(paths, out, options, others)
                 assembly = Assembly(out, _plan(listing, options))
                 finished = assembly.begin(options.update)
+                if finished is not None:
+                    return ShardOutcome(finished, True)
+                if not others:
+                    assembly.discard_partials()
+                    if options.update:
+                        assembly.withdraw_passing()
+                    save_request(out, Request.of(paths, options))
+                stack.enter_context(take_part(leases))
             except SeedDistError:
                 if not others and not (out / PROGRESS / PLAN_NAME).exists():
                     remove_progress(out)  # refused before there was any
                 raise
-            if finished is not None:
-                return ShardOutcome(finished, True)
-            if not others:
-                assembly.discard_partials()
-                if options.update:
-                    assembly.withdraw_passing()
-                save_request(out, Request.of(paths, options))
-            stack.enter_context(take_part(leases))
+            except FileNotFoundError:
+                if not others:
+                    raise
+                return shard_source(sources, out, options)  # they have just finished and removed what this one uses
         try:
             return ShardOutcome(_make_set(assembly, listing, options, leases), False)
         except FileNotFoundError:

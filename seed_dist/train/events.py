@@ -1,17 +1,15 @@
-"""What the loop does between steps when it is due: log, count a skipped step, validate. Called by all ranks together.
-Saving is `saving.py`.
+"""What the loop does between steps when it is due: log, count a skipped step. Called by all ranks together. Validating
+is `validation.py`, saving `saving.py`.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 
 import torch
 from torch import Tensor
 
 from seed_dist.errors import TrainingError
-from seed_dist.faults import fault_point
 from seed_dist.train.nonfinite import find_nonfinite
 from seed_dist.train.run import Run
 from seed_dist.train.saving import save
@@ -89,16 +87,3 @@ def count_skip(
         f"finite is first {first}. Lower the learning rate, or look at the data of steps {state.step - limit + 1} to "
         f"{state.step}. Skipped steps change nothing, so the newest checkpoint is good."
     )
-
-
-def validate(run: Run) -> None:
-    """The stage's figures on the validation split."""
-    began_s = time.monotonic()
-    run.stage.eval()
-    fault_point("train.validate", run.engine.comm.rank, run.state.step)
-    with torch.no_grad():
-        figures = run.stage.validate()
-    run.stage.train()
-    run.journal.write("validation", run.state.step, **figures, seconds=time.monotonic() - began_s)
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items() if name != "validation_samples")
-    _LOG.info("step %d validation: %s", run.state.step, shown)

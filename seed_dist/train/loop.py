@@ -15,7 +15,7 @@ from contextlib import closing
 from seed_dist.faults import fault_point
 from seed_dist.train.boundary import mean_loss, meet
 from seed_dist.train.collapse import answer_collapse
-from seed_dist.train.events import count_skip, log_step, validate
+from seed_dist.train.events import count_skip, log_step
 from seed_dist.train.replicas import check_replicas
 from seed_dist.train.run import Outcome, Run
 from seed_dist.train.saving import save, settle
@@ -24,6 +24,7 @@ from seed_dist.train.spikes import answer_spike, is_spike
 from seed_dist.train.state import seed_everything
 from seed_dist.train.steps import StepData, steps_ahead
 from seed_dist.train.stragglers import OwnTime
+from seed_dist.train.validation import validate, validate_first
 
 
 def train(run: Run, last_step: int) -> Outcome:
@@ -32,9 +33,9 @@ def train(run: Run, last_step: int) -> Outcome:
     Raises TrainingError when gradients stay non-finite, CheckpointError when the last save fails.
     """
     run.stage.train()
-    if run.state.step == 0:
-        run.heartbeat.beat("validate", 0)
-        validate(run)  # where training starts from; and what breaks in validation breaks now, not hours later
+    if validate_first(run):  # nothing was done that is not saved
+        run.journal.write("stop", run.state.step, reason=run.stop.reason)
+        return Outcome.STOPPED
     while True:
         run.heartbeat.beat("data", run.state.step)
         # The reader starts here and not earlier, because only now the position is known.
@@ -84,13 +85,12 @@ def _train(run: Run, last_step: int, steps: Iterable[StepData]) -> Outcome | Non
         is_asked = boundary.stop
         if state.step % training.validate_every == 0 or state.step == training.steps:
             beat("validate", state.step)
-            validate(run)
-            is_asked = comm.any([is_asked or bool(run.stop)])[0]  # meanwhile: another step may be too late
+            is_asked = validate(run)  # also meanwhile: another step may be too late
         if result.applied and is_spike(state, boundary.loss, training) and answer_spike(run):
             return None
         if result.applied and answer_collapse(run):
             return None
-        is_stopping = is_asked and not is_last
+        is_stopping = is_asked and (not is_last or state.validation_due)
         # What is saved in the middle of a spike would be gone back to.
         is_due = state.step % training.checkpoint_every == 0 and state.odd_in_a_row == 0
         if is_last or is_stopping or is_due:

@@ -29,6 +29,7 @@ class TrainState:
     odd_in_a_row: int = 0  # losses, see `train.spikes`
     recent_losses: list[float] = field(default_factory=list)
     stage_memory: dict[str, int] = field(default_factory=dict)  # what the stage itself remembers besides tensors
+    validation_due: bool = False  # a stop has cut it short at this step
 
     @property
     def batch(self) -> int:
@@ -39,6 +40,7 @@ class TrainState:
         """One step is done; a skipped one also moves on in the data, so that its batch is not met again."""
         self.step += 1
         self.samples += samples
+        self.validation_due = False  # after going back to where it was cut short, which it was not in the end
         self.skipped += not applied
         self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
 

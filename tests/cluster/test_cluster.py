@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.recovery_slurm import node_was_missed, started
 from tests.cluster.cluster import ROOT, Cluster, restored, wait_until
 
 LEFT_ALONE = """
@@ -78,9 +79,14 @@ def test_a_node_that_falls_silent_costs_the_job_a_requeue(cluster: Cluster) -> N
         job = cluster.submit("--nodes=2", script(cluster, "srun sleep 600"))
         wait_until(lambda: bool(job.processes("node2")), 30, job.facts)
         cluster.nodes["node2"].link("down")
+        cut_s = time.time()
         wait_until(lambda: job.restarts == 1, 60, job.facts)
         job.wait_for("RUNNING")
         assert job.facts()["NodeList"] == "node[1,3]"
+        # What the benchmark of recovery reads in the controller's log.
+        first_s, missed_s, second_s = started(job, 1), node_was_missed(job, "node2"), started(job, 2)
+        assert first_s < cut_s < missed_s < second_s < time.time()
+        assert second_s - missed_s >= 5, "cred_expire, for which a requeued job waits"
 
 
 def test_bytes_are_counted_and_a_slow_link_is_slow(cluster: Cluster) -> None:

@@ -1,7 +1,7 @@
 """The whole topology, small: ZeRO-2 over several nodes of several ranks, a node is lost, the rest goes on.
 
-SEED_DIST_REHEARSAL=8x8 is that of the published run, 64 ranks. The default is as many nodes as fit into the memory that
-is free now; what is asked for and does not fit is skipped, because the kernel would end processes of others too.
+SEED_DIST_REHEARSAL=8x8 is that of the published run, 64 ranks, and takes minutes. The default has all in it but size.
+What does not fit into the memory that is free now is skipped, because the kernel would end processes of others too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1500)]
 GIB = 1 << 30
 RANK_GIB = 0.2  # measured with 64 ranks; what libraries have on disk is there once
 SPARE_GIB = 2.0
-SHAPES = ((8, 8), (4, 8), (4, 4), (3, 2))
 
 
 def free_gib() -> float:
@@ -29,11 +28,8 @@ def free_gib() -> float:
 
 def shape() -> tuple[int, int]:
     """Nodes and ranks of each."""
-    asked = os.environ.get("SEED_DIST_REHEARSAL")
-    if asked:
-        nodes, ranks = asked.split("x")
-        return int(nodes), int(ranks)
-    return next((s for s in SHAPES if s[0] * s[1] * RANK_GIB < free_gib()), SHAPES[-1])
+    nodes, ranks = os.environ.get("SEED_DIST_REHEARSAL", "3x2").split("x")
+    return int(nodes), int(ranks)
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +57,22 @@ def test_a_node_of_many_is_lost_and_the_others_go_on(cluster: Cluster, tmp_path:
     batch = nodes * (nodes - 1) * ranks  # divides by the ranks of all nodes and by those of one less: 448 for 8 x 8
     options = {"global_batch": batch, "checkpoint_every": 2, "validate_every": 6}
     training = Training(tmp_path / "work", 6, batch + 8, "codebook", **options)
-    faults = ",".join([SLOW] * 4)
+    faults = ",".join([SLOW] * 6)
     job = training.submit_for_any(cluster, f"{nodes - 1}-{nodes}", ranks, SEED_DIST_FAULT=faults)
     wait_until(lambda: training.newest_step() >= 3, 900, lambda: job.log[-6000:])
     used_gib = own_gib(job)
     cluster.nodes[f"node{nodes}"].kill()  # everything on it, like a loss of power
     assert job.wait_for(*ENDED, timeout_s=900) == "COMPLETED", job.log[-6000:]
-    starts = training.events("start")
-    assert [start["world_size"] for start in starts] == [nodes * ranks, (nodes - 1) * ranks], job.log[-6000:]
-    steps = training.events("step")
-    resumed = starts[1]["step"]
-    assert resumed in (2, 4)
-    assert [record["step"] for record in steps][-(6 - resumed) :] == list(range(resumed + 1, 7))
-    for step in (record for record in steps if record["step"] > resumed):  # those that were done twice are the same
+    starts, steps = training.events("start"), training.events("step")
+    # SLURM may end the next attempt's ranks too, when it tells a slow node at last that the first one's are to end.
+    assert job.restarts in (1, 2), job.log[-6000:]
+    sizes = [start["world_size"] for start in starts]
+    assert sizes == [nodes * ranks, *[(nodes - 1) * ranks] * job.restarts], job.log[-6000:]
+    assert starts[1]["step"] in (2, 4)
+    assert sorted({record["step"] for record in steps}) == list(range(1, 7))
+    again = [record for record in steps if record["time_s"] > starts[1]["time_s"]]
+    assert again[0]["step"] == starts[1]["step"] + 1
+    for step in again:  # those that were done twice are the same
         first = next(record for record in steps if record["step"] == step["step"])
         assert step["samples_digest"] == first["samples_digest"]
         assert step["loss"] == pytest.approx(first["loss"], rel=1e-5)

@@ -17,15 +17,18 @@ from tests.cluster.cluster import ROOT, Cluster, Job, wait_until
 from tests.features import tiny_workspace
 from tests.harness import finish, start_module_ranks
 
-# A step of the tiny model takes milliseconds. With these one lasts more than a second, and there is time for
-# something to happen.
-SLOW = ",".join(["train.before_step:0:*:sleep"] * 3)
+# A step of the tiny model takes milliseconds. With these one lasts a second, and there is time for something to happen.
+SLOW = ",".join(["train.before_step:0:*:sleep"] * 2)
 
 
 class Training:
-    """A stage in a workspace of its own: `steps` steps and a save after every third."""
+    """A stage in a workspace of its own: `steps` steps and a save after every third. Unless the stage matters it is the
+    one whose ranks start fastest: the others import transformers' models or read another stage's export.
+    """
 
-    def __init__(self, work: Path, steps: int, samples: int = 40, stage: str = "lora", **options: object) -> None:
+    def __init__(
+        self, work: Path, steps: int, samples: int = 40, stage: str = "causal_qformer", **options: object
+    ) -> None:
         self.work, self.steps, self.stage, self.folder = work, steps, stage, work / stage
         work.mkdir(exist_ok=True)
         chosen = {"steps": steps, "checkpoint_every": 3, "validate_every": steps, "log_every": 1, **options}
@@ -40,7 +43,7 @@ class Training:
         """`sbatch slurm/lora.sbatch` on two nodes with a rank each, unless `options` say otherwise."""
         shape = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0")
         environment = {"RECIPE": "glyphs", "WORK": str(self.work), "SEED_DIST_FAULT": SLOW, **variables}
-        arguments = ("slurm/lora.sbatch", *self.settings, "--mlflow", "off", *words)
+        arguments = ("slurm/lora.sbatch", "--stage", self.stage, *self.settings, "--mlflow", "off", *words)
         return cluster.submit(*shape, *options, *arguments, **environment)
 
     def submit_for_any(self, cluster: Cluster, nodes: str, ranks_per_node: int, **variables: str) -> Job:

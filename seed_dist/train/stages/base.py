@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Stage(nn.Module, ABC):
     all ranks must call them together.
     """
 
+    validation_batch = 128  # samples per forward pass
     without_decay: Collection[str] = ()  # names of parameters that weight decay leaves alone, besides biases and norms
 
     def __init__(self, recipe: Recipe, data: StageData, comm: Comm, micro_batch: int) -> None:
@@ -58,8 +59,10 @@ class Stage(nn.Module, ABC):
         """
 
     @abstractmethod
-    def validate(self) -> dict[str, float]:
-        """Figures on the validation split, equal on all ranks. Called in eval mode without gradients."""
+    def validate(self, batches: Iterable[Ids]) -> dict[str, float]:
+        """Figures on the validation split, equal on all ranks. Called in eval mode without gradients. `batches`: this
+        rank's samples, see `validation_batches`, without the empty.
+        """
 
     @abstractmethod
     def export(self, folder: Path, provenance: dict[str, Any]) -> None:
@@ -108,10 +111,14 @@ class Stage(nn.Module, ABC):
         captions = [self.data.train.all_captions[i] for i in ids]
         return [of_image[int(coin * len(of_image))] for of_image, coin in zip(captions, drawn, strict=True)]
 
-    def own_validation_ids(self) -> Ids:
-        """This rank's part of the validation samples."""
+    def validation_batches(self) -> list[Ids]:
+        """This rank's part of the validation samples, a forward pass at a time. All ranks have as many; the last may be
+        empty.
+        """
         count = min(len(self.data.val), self.validation_samples)
-        return np.array_split(np.arange(count, dtype=np.int64), self.comm.size)[self.comm.rank]
+        own = np.array_split(np.arange(count, dtype=np.int64), self.comm.size)[self.comm.rank]
+        starts = range(0, -(-count // self.comm.size), self.validation_batch)
+        return [own[start : start + self.validation_batch] for start in starts]
 
     def share(self, loss: Tensor) -> Tensor:
         """A mean over this rank's samples, weighted so that its mean over ranks is the mean over all samples."""

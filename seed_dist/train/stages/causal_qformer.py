@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,6 @@ from seed_dist.models.qformer import CausalQFormer
 from seed_dist.train.data import StageData
 from seed_dist.train.stages.base import CAPTIONS_LOOKED_AT, Ids, Stage, warn_of_unknown_words
 from seed_dist.train.state import coins, derived_seed
-
-_VALIDATION_BLOCK = 128  # samples per forward pass
 
 
 class CausalQFormerStage(Stage):
@@ -75,19 +74,19 @@ class CausalQFormerStage(Stage):
         # A caption that cannot be changed stands in for itself; its feature is multiplied by 0, so it is like no image.
         return {**batch, "is_changed": torch.tensor([[float(other is not None)] for other in others])}
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, batches: Iterable[Ids]) -> dict[str, float]:
         """Share of validation images whose own caption (or an equal one) is the nearest of all, and the reverse."""
-        ids = self.own_validation_ids()
-        captions = [self.data.val.captions[i] for i in ids]
-        blocks = [slice(start, start + _VALIDATION_BLOCK) for start in range(0, len(ids), _VALIDATION_BLOCK)]
+        own_captions: list[str] = []
         width = self.recipe.qformer.projection_width
         images, texts = [np.zeros((0, width), np.float32)], [np.zeros((0, width), np.float32)]
-        for block in blocks:
-            batch = self._batch(self.data.val.read(ids[block])["patches"], captions[block])
+        for ids in batches:
+            captions = [self.data.val.captions[i] for i in ids]
+            own_captions += captions
+            batch = self._batch(self.data.val.read(ids)["patches"], captions)
             image, text = self._features({key: value.to(self.comm.device) for key, value in batch.items()})
             images.append(image.float().cpu().numpy())
             texts.append(text.float().cpu().numpy())
-        parts = self.comm.gather_objects((np.concatenate(images), np.concatenate(texts), captions))
+        parts = self.comm.gather_objects((np.concatenate(images), np.concatenate(texts), own_captions))
         image_features = np.concatenate([part[0] for part in parts])
         text_features = np.concatenate([part[1] for part in parts])
         labels = np.unique([caption for part in parts for caption in part[2]], return_inverse=True)[1]

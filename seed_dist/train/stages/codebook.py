@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,12 @@ _DEAD_WINDOWS = 10  # a code that was not used for so many windows of usage coun
 # A collapse doubles the weight of the commitment term as often at most. (Its size matters little between 0.1 and 2:
 # van den Oord et al. 2017, section 3.2; much more than the published weight would keep the encoder from moving.)
 _MOST_DOUBLINGS, _DOUBLINGS = 4, "commitment_doublings"
-_VALIDATION_BLOCK = 256  # samples per forward pass
 
 
 class CodebookStage(Stage):
     """Trains `model`; its usage statistics are buffers, so they are in every checkpoint."""
+
+    validation_batch = 256
 
     def __init__(self, recipe: Recipe, data: StageData, comm: Comm, qformer_export: Path) -> None:
         super().__init__(recipe, data, comm, recipe.codebook_training.micro_batch)
@@ -146,14 +148,13 @@ class CodebookStage(Stage):
             return {"commitment_weight": self.recipe.codebook.commitment_weight * 2.0**doublings}
         return {}
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, batches: Iterable[Ids]) -> dict[str, float]:
         """Mean cosines of recovered causal and generation embeddings; use of the codes over the validation samples,
         and how far codes lie from their nearest other one."""
-        ids = self.own_validation_ids()
         sums = torch.zeros(3, dtype=torch.float64)  # over samples: reconstruction cosine, generation cosine, 1
         counts = torch.zeros(self.recipe.codebook.size, dtype=torch.int64)
-        for start in range(0, len(ids), _VALIDATION_BLOCK):
-            features = self.data.val.read(ids[start : start + _VALIDATION_BLOCK])
+        for ids in batches:
+            features = self.data.val.read(ids)
             causal, target = (torch.from_numpy(features[k]).to(self.comm.device) for k in ("causal", self._target))
             output = self.model(causal)
             reconstruction = F.cosine_similarity(output.reconstructed.float(), causal.float(), dim=-1)

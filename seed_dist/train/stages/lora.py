@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,6 @@ from seed_dist.models.language import SeedLanguageModel
 from seed_dist.train.data import StageData
 from seed_dist.train.stages.base import CAPTIONS_LOOKED_AT, Ids, Stage, check_made_by, warn_of_unknown_words
 from seed_dist.train.state import coins, derived_seed
-
-_VALIDATION_BLOCK = 128  # samples per forward pass
 
 
 class LoraStage(Stage):
@@ -67,15 +66,13 @@ class LoraStage(Stage):
             coder = load_coder(self._tokenizer_export)
             self.model.image_tokens.start_rows_from(coder.quantizer.code_vectors(), self.recipe.seed)
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, batches: Iterable[Ids]) -> dict[str, float]:
         """Cross-entropy per scored token in both directions."""
-        ids = self.own_validation_ids()
         sums = torch.zeros(2, 2, dtype=torch.float64)  # direction (caption, image) x (loss summed over tokens, tokens)
-        for start in range(0, len(ids), _VALIDATION_BLOCK):
-            block = ids[start : start + _VALIDATION_BLOCK]
-            captions, codes = [self.data.val.captions[i] for i in block], self.data.val.read(block)["codes"]
+        for ids in batches:
+            captions, codes = [self.data.val.captions[i] for i in ids], self.data.val.read(ids)["codes"]
             for direction in (0, 1):
-                batch = self._sequences(captions, codes, np.full(len(block), bool(direction)))
+                batch = self._sequences(captions, codes, np.full(len(ids), bool(direction)))
                 batch = {key: value.to(self.comm.device) for key, value in batch.items()}
                 tokens = float((batch["labels"][:, 1:] != IGNORE).sum())
                 loss = float(self.model(**batch))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from seed_dist.data import joint_work, sharding
 from seed_dist.data.leases import Leases
 from seed_dist.data.sharding import ShardOptions, shard_source
 from tests.pictures import content, fill
@@ -174,3 +175,23 @@ def test_a_shard_whose_lease_was_lost_meanwhile_is_not_published(tmp_path, start
     os.kill(late.pid, signal.SIGCONT)
     assert made(ends(late)).count(1) == 2
     assert content(out) == unbroken
+
+
+def test_a_process_that_comes_while_the_others_finish_takes_their_set(tmp_path, source, start, unbroken, monkeypatch):
+    """It has seen them at work, and when it joins them they are gone, and the folder of the leases with them."""
+    first = start("shard.sample_written:*:15:stop")
+    wait_for(lambda: is_stopped(first))
+    joined = []
+
+    def late(leases):
+        os.kill(first.pid, signal.SIGCONT)
+        ends(first)
+        joined.append(leases)
+        return joint_work.take_part(leases)
+
+    monkeypatch.setattr(sharding, "take_part", late)
+    outcome = shard_source(source, tmp_path / "out", ShardOptions(shard_samples=SHARD, workers=1))
+    assert len(joined) == 1
+    assert outcome.was_finished
+    assert outcome.manifest.samples == PAIRS
+    assert content(tmp_path / "out") == unbroken

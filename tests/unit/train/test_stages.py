@@ -55,7 +55,7 @@ def test_a_stage_gives_a_loss_with_gradients_and_figures_on_the_validation_split
     assert sum(value.grad is not None for value in stage.parameters()) > 4
     stage.eval()
     with torch.no_grad():
-        figures, again = stage.validate(), stage.validate()
+        figures, again = stage.validate(stage.validation_batches()), stage.validate(stage.validation_batches())
     assert figures == again
     assert figures["validation_samples"] == 10
     assert all(np.isfinite(value) for value in figures.values())
@@ -121,9 +121,9 @@ def test_captions_of_unknown_words_are_warned_of(name: str, tmp_path: Path, capl
 def test_the_codebook_starts_at_centres_of_the_data_and_is_then_used(tiny: tuple[Path, tuple[str, ...]]) -> None:
     stage: CodebookStage = _stage(tiny, "codebook")
     with torch.no_grad():
-        before = stage.validate()["codes_used_fraction"]
+        before = stage.validate(stage.validation_batches())["codes_used_fraction"]
         stage.prepare()
-        assert stage.validate()["codes_used_fraction"] > max(before, 0.5)
+        assert stage.validate(stage.validation_batches())["codes_used_fraction"] > max(before, 0.5)
     untouched: CodebookStage = _stage(tiny, "codebook", "codebook.kmeans_init=false")
     codebook = untouched.model.quantizer.embedding.weight.clone()
     untouched.prepare()
