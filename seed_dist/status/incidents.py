@@ -64,7 +64,7 @@ def _death(attempt: Attempt) -> dict[str, Any]:
 
 
 def _attempt(record: Record, watched: Attempt | None) -> dict[str, Any]:
-    hosts = list(dict.fromkeys(watched.hosts if watched else ())) or [record.get("host")]
+    hosts = dict.fromkeys(watched.hosts if watched else ()) or (record.get("host"),)
     return {
         "step": record["step"],
         "time_s": record["time_s"],
