@@ -57,7 +57,7 @@ requeue() {
             if scontrol requeue "$SLURM_JOB_ID"; then
                 # Only now: SLURM takes this of a job that waits, not of one that runs.
                 [ -z "${LEFT_OUT:-}" ] || scontrol update jobid="$SLURM_JOB_ID" ExcNodeList="$LEFT_OUT"
-                return
+                return 0 # in a trap a bare one gives what the script had ended with
             fi
         fi
         echo "job $SLURM_JOB_ID is not requeued yet (try $try of 90)"
