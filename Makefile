@@ -14,7 +14,7 @@ BIN := .venv/bin
 export SEED_DIST_CACHE := $(CURDIR)/.venv/cache
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.venv/torch_extensions
 
-SCRIPTS := .ci/run tools/setup_venv.sh tools/install_slurm.sh slurm/common.sh $(wildcard slurm/*.sbatch)
+SCRIPTS := .ci/run tools/setup_venv.sh tools/install_slurm.sh slurm/common.sh slurm/preflight.sh $(wildcard slurm/*.sbatch)
 
 .PHONY: help demo test test-cluster check ops format clean
 

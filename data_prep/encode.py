@@ -19,11 +19,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seed_dist.cli import run_command
+from seed_dist.cli import EXIT_STOPPED, run_command
 from seed_dist.config import Recipe, load_recipe
 from seed_dist.data.precision import PRECISIONS
 from seed_dist.dist.deadline import job_deadline
-from seed_dist.dist.preempt import EARLY_SIGNALS, EXIT_STOPPED, StoppedError, StopRequest, stop_requests
+from seed_dist.dist.preempt import EARLY_SIGNALS, StoppedError, StopRequest, stop_requests
 from seed_dist.encode.targets import STORED_AS_ASKED, TARGETS
 from seed_dist.errors import ConfigError, DataError
 

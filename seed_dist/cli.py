@@ -15,6 +15,8 @@ from seed_dist.errors import DataError, SeedDistError
 from seed_dist.redaction import redact
 
 EXIT_DISK = 8
+# sysexits.h EX_TEMPFAIL: asked to stop, everything is saved, try again. Batch scripts (slurm/common.sh) requeue on it.
+EXIT_STOPPED = 75
 EXIT_INTERRUPTED = 130
 _REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES)
 _MISPLACED = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST)

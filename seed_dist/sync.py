@@ -31,9 +31,10 @@ from seed_dist.cli import run_command
 from seed_dist.errors import DataError, LockedError, SeedDistError, TrackingError
 from seed_dist.fsio import fingerprint, folder_lock
 from seed_dist.obs.destination import tracking_uri
+from seed_dist.obs.followed import Followed
 from seed_dist.obs.log import get_logger
-from seed_dist.obs.node_sampler import is_alive
 from seed_dist.obs.provenance import RUN
+from seed_dist.obs.side_process import stop_giving_way
 
 POLL_S = 10.0
 _FIRST_WAIT_S = 1.0
@@ -73,8 +74,10 @@ def sync(run: Path, uri: str, patience_s: float, follow: int | None = None) -> i
     Raises TrackingError when MLflow did not take everything within `patience_s`, counted from when training has ended.
     """
 
+    followed = None if follow is None else Followed(follow)
+
     def is_training() -> bool:
-        return follow is not None and is_alive(follow)
+        return followed is not None and followed.lives()
 
     while is_training() and not (run / RUN).is_file():  # written once everything that a wrong option can break is built
         time.sleep(_FIRST_WAIT_S)
@@ -86,19 +89,29 @@ def sync(run: Path, uri: str, patience_s: float, follow: int | None = None) -> i
     while True:
         try:
             with folder_lock(run / ".mlflow" / fingerprint(uri), "copy to MLflow"):
-                return copy(MlflowSink(run, uri).copy, is_training, patience_s)
+                return copy(MlflowSink(run, uri).copy, is_training, patience_s, followed)
         except LockedError:
             if not is_training():
                 raise
             time.sleep(_FIRST_WAIT_S)
 
 
-def copy(send: Callable[[bool], int], is_training: Callable[[], bool], patience_s: float) -> int:
-    """Call `send` (told whether training goes on) until nothing is left, waiting longer after each failure in a row."""
+def copy(
+    send: Callable[[bool], int],
+    is_training: Callable[[], bool],
+    patience_s: float,
+    followed: Followed | None = None,
+) -> int:
+    """Call `send` (told whether training goes on) until nothing is left, waiting longer after each failure in a row.
+
+    Waiting ends with the `followed` process; without one `is_training` is asked every second.
+    """
     sent, waits, told = 0, waits_s(), ""
     deadline_s: float | None = None
     while True:
         goes_on = is_training()
+        if not goes_on and followed is not None:
+            stop_giving_way()
         try:
             sent += send(goes_on)
             if not goes_on:
@@ -113,7 +126,10 @@ def copy(send: Callable[[bool], int], is_training: Callable[[], bool], patience_
             if str(error) != told:
                 get_logger().warning("%s (trying again)", error)
             told = str(error)
-        _sleep_while(is_training, wait_s) if goes_on else time.sleep(wait_s)
+        if goes_on and followed is not None:
+            followed.wait(wait_s)
+        else:
+            _sleep_while(is_training, wait_s) if goes_on else time.sleep(wait_s)
 
 
 def waits_s() -> Iterator[float]:

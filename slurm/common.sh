@@ -54,7 +54,11 @@ requeue() {
                 echo "job $SLURM_JOB_ID is not requeued from here: it is ${state:-gone}"
                 return
             fi
-            ! scontrol requeue "$SLURM_JOB_ID" || return 0
+            if scontrol requeue "$SLURM_JOB_ID"; then
+                # Only now: SLURM takes this of a job that waits, not of one that runs.
+                [ -z "${LEFT_OUT:-}" ] || scontrol update jobid="$SLURM_JOB_ID" ExcNodeList="$LEFT_OUT"
+                return 0 # in a trap a bare one gives what the script had ended with
+            fi
         fi
         echo "job $SLURM_JOB_ID is not requeued yet (try $try of 90)"
         sleep 10
@@ -65,3 +69,6 @@ trap end_of_job EXIT
 
 echo "job $SLURM_JOB_ID ($SLURM_JOB_NAME), attempt $((${SLURM_RESTART_COUNT:-0} + 1)), ${SLURM_JOB_NUM_NODES:-1} node(s)," \
     "meeting at $MASTER_ADDR:$MASTER_PORT, recipe ${RECIPE:-}, workspace ${WORK:-}"
+
+# shellcheck source=slurm/preflight.sh
+[ -z "${PREFLIGHT:-}" ] || source slurm/preflight.sh

@@ -16,9 +16,6 @@ from types import FrameType
 
 from seed_dist.dist.deadline import Deadline
 
-# sysexits.h EX_TEMPFAIL: nothing is wrong, everything is saved, try again. A batch script requeues the job on it.
-EXIT_STOPPED = 75
-
 # SIGUSR1: `sbatch --signal=USR1@120`; SIGUSR2: submitit's.
 EARLY_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 # SIGTERM: end of a job, pre-emption, torchrun's own way to stop its workers; SIGINT: Ctrl-C.

@@ -4,6 +4,7 @@
   python -m seed_dist.doctor --recipe seed_v2 --work runs/big --hardware v100   on a login node, before sbatch
   python -m seed_dist.doctor --build-ops                           also compiles DeepSpeed's optimizer for this CPU
   srun python -m seed_dist.doctor --preflight --work runs/big      in an allocation, one process per rank, 2 minutes
+  PREFLIGHT=1 sbatch slurm/tokenizer.sbatch                        the same by the job itself, before its work
   torchrun --standalone --nproc-per-node=2 -m seed_dist.doctor --preflight --work runs/demo
 
 On a login node nothing is written and no GPU is needed: --hardware says what the nodes have. The preflight measures

@@ -88,7 +88,7 @@ def _report(args: argparse.Namespace) -> None:
 
     import torch
 
-    from seed_dist.eval import model_card, provenance
+    from seed_dist.eval import figures, model_card, provenance
     from seed_dist.eval.report import write_report
     from seed_dist.eval.results import by_cause
     from seed_dist.eval.suite import evaluate
@@ -103,6 +103,7 @@ def _report(args: argparse.Namespace) -> None:
     results.numbers["sizes"] = provenance.sizes(workspace)
     results.numbers["seconds"] = {**provenance.seconds(args.work), "eval": round(time.monotonic() - started, 1)}
     results.numbers["peak_memory_bytes"] = {**provenance.peak_memory_bytes(args.work), "eval": peak.size_bytes}
+    results.numbers |= figures.described(results.numbers)
     folder = args.out or args.work
     for path in write_report(folder, results):
         print(path)

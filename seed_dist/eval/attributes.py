@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from seed_dist.eval.units import PerUnit, share
 from seed_dist.glyphs.scenes import Scene, parse_caption
 
 ATTRIBUTES = ("colour", "glyph", "relation", "background")
@@ -15,16 +15,19 @@ NO_GRAMMAR = (
 )
 
 
-@dataclass
-class Tally:
-    """Right answers out of those asked for."""
+def right_by_attribute(answers: Sequence[Sequence[tuple[str, bool]]]) -> dict[str, Any]:
+    """Fraction right per attribute. `answers`: for each unit, (attribute, whether it was right) of all that was asked.
 
-    right: int = 0
-    asked: int = 0
-
-    @property
-    def fraction(self) -> float | None:
-        return self.right / self.asked if self.asked else None
+    None where nothing was asked, with the reason in `unscored`.
+    """
+    right: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(answers))
+    asked: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(answers))
+    for unit, told in enumerate(answers):
+        for name, is_right in told:
+            asked[name][unit] += 1
+            right[name][unit] += is_right
+    fractions = {name: share(right[name], asked[name]) for name in ATTRIBUTES}
+    return {**fractions, **({"unscored": NO_GRAMMAR} if fractions["background"] is None else {})}
 
 
 def words_asked(scene: Scene) -> list[tuple[str, str]]:
@@ -53,21 +56,16 @@ def words_right(truth: Scene, answer: Scene | None) -> list[bool]:
 def score_captions(answers: Sequence[str], truths: Sequence[str]) -> dict[str, Any]:
     """Fractions right: `exact` over all pairs; per attribute over the truths that are of the grammar.
 
-    colour and glyph count objects, relation counts scenes of two objects, background counts scenes. None where nothing
-    was asked, with the reason in `unscored`.
+    colour and glyph count objects, relation counts scenes of two objects, background counts scenes. The unit is a
+    caption.
     """
-    tallies = {name: Tally() for name in ATTRIBUTES}
+    told: list[list[tuple[str, bool]]] = []
     for answer, truth in zip(answers, truths, strict=True):
         scene = parse_caption(truth)
-        if scene is None:
-            continue
-        for (name, _), right in zip(words_asked(scene), words_right(scene, parse_caption(answer)), strict=True):
-            tallies[name].asked += 1
-            tallies[name].right += right
-    fractions = {name: tally.fraction for name, tally in tallies.items()}
-    exact = sum(a.split() == t.split() for a, t in zip(answers, truths, strict=True)) / len(truths)
-    reason = {"unscored": NO_GRAMMAR} if tallies["background"].asked == 0 else {}
-    return {"exact": exact, **fractions, **reason}
+        right = words_right(scene, parse_caption(answer)) if scene else []
+        told.append([(name, one) for (name, _), one in zip(words_asked(scene) if scene else [], right, strict=True)])
+    exact = PerUnit([a.split() == t.split() for a, t in zip(answers, truths, strict=True)])
+    return {"exact": exact, **right_by_attribute(told)}
 
 
 def chance_captions(truths: Sequence[str]) -> dict[str, Any]:

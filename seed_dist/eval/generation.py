@@ -13,6 +13,7 @@ from torch import Tensor
 from seed_dist.eval.attributes import chance_captions
 from seed_dist.eval.metrics import mean_cosine
 from seed_dist.eval.reader import AttributeReader, Reading, score_readings
+from seed_dist.eval.units import PerUnit
 
 if TYPE_CHECKING:
     from seed_dist.models.language import SeedLanguageModel
@@ -28,8 +29,10 @@ class Imagined:
     asked: int
 
     @property
-    def valid(self) -> float:
-        return len(self.rows) / self.asked
+    def valid(self) -> PerUnit:
+        """Share of the captions for which there is one."""
+        made = set(self.rows)
+        return PerUnit([row in made for row in range(self.asked)])
 
     def among(self, rows: int) -> Imagined:
         """The same of the first `rows` captions."""

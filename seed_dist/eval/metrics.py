@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seed_dist.errors import DataError
+from seed_dist.eval.units import PerUnit
 
 
 def require_finite(values: Tensor, stage: str) -> Tensor:
@@ -27,14 +28,12 @@ def text_groups(captions: Sequence[str]) -> Tensor:
     return torch.tensor([numbers.setdefault(" ".join(text.split()), len(numbers)) for text in captions])
 
 
-def mean_cosine(a: Tensor, b: Tensor) -> float:
-    """Mean cosine along the last axis; shapes broadcast. In float64, so that the mean does not depend on batching."""
-    return float(F.cosine_similarity(a.double(), b.double(), dim=-1).mean())
-
-
-def standard_error(fraction: float, n: int) -> float:
-    """Of a fraction of n independent trials: sqrt(p (1 - p) / n)."""
-    return (fraction * (1 - fraction) / max(1, n)) ** 0.5
+def mean_cosine(a: Tensor, b: Tensor) -> PerUnit:
+    """Mean cosine along the last axis of [N, ..., D]; shapes broadcast, and the first axis holds the units. In float64,
+    so that the mean does not depend on batching.
+    """
+    cosines = F.cosine_similarity(a.double(), b.double(), dim=-1)
+    return PerUnit(cosines.reshape(len(cosines), -1).mean(1).cpu().numpy())
 
 
 def perplexity(counts: Tensor) -> float:

@@ -9,8 +9,7 @@ from urllib.parse import quote
 
 from seed_dist.config import Recipe
 from seed_dist.data.manifest import CARD_NAME
-from seed_dist.eval.metrics import standard_error
-from seed_dist.eval.targets import TARGETS, lookup
+from seed_dist.eval.targets import TARGETS
 from seed_dist.obs.model_card import LIMITS, licences
 from seed_dist.page.markdown import listed, section, table, text
 
@@ -20,7 +19,6 @@ _WHAT = (
     "model that reads and writes them beside words, and a painter that makes a picture of them. Q-Former, codebook and "
     "the language model's adapter were trained; all else is frozen and comes from elsewhere."
 )
-_COUNTED = ("retrieval.embedding", "caption.exact", "generation.valid")  # shares of independent trials
 
 
 def model_card(numbers: dict[str, Any], recipe: Recipe, work: Path) -> str:
@@ -34,8 +32,9 @@ def model_card(numbers: dict[str, Any], recipe: Recipe, work: Path) -> str:
     gaps = [text(f"{gap['part']}: {gap['why']}") for gap in numbers.get("missing") or ()]
     return (
         f"# SEED: {text(recipe.name)}\n\n{_WHAT}\n\n"
-        + section("What it scores", about, table(["", "value", "n", "knowing nothing"], _scores(numbers)))
+        + section("What it scores", about, _scores(numbers), _drawn(numbers))
         + section("Not measured", listed(gaps))
+        + section("What the figures rest on", _bases(numbers))
         + section("How it was made", table(["", ""], _made(recipe, origin)))
         + section("Made of", table(["what", "fingerprint"], hashes), table(["frozen", "name", "SHA-256"], weights))
         + section("Data", listed(_data_cards(work)))
@@ -44,17 +43,45 @@ def model_card(numbers: dict[str, Any], recipe: Recipe, work: Path) -> str:
     )
 
 
-def _scores(numbers: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
-    """With one standard error where a figure is the share of independent trials, as on the report's page."""
-    for target in TARGETS:
-        value = lookup(numbers, target.path)
-        if value is None:
-            continue
-        n = lookup(numbers, f"{target.path.split('.')[0]}.n")
-        spread = f" ± {standard_error(value, int(n)):.3f}" if n and target.path.startswith(_COUNTED) else ""
-        baseline = lookup(numbers, target.baseline) if target.baseline else None
-        chance = "" if baseline is None else f"{baseline:.3f}"
-        yield target.name, f"{value:.3f}{spread}", "" if n is None else f"{int(n)}", chance
+def _scores(numbers: dict[str, Any]) -> str:
+    """The targets by name, then every other figure by its path in report.json."""
+    figures: Mapping[str, Any] = numbers.get("figures") or {}
+    names = {target.path: target.name for target in TARGETS}
+    ordered = [*(path for path in names if path in figures), *(path for path in figures if path not in names)]
+    rows = [(names.get(path, path), *cells(figures[path])) for path in ordered]
+    return table(["", "value", "95 %", "n", "knowing nothing", "data"], rows)
+
+
+def cells(figure: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    """Value, interval, n, chance and data of a figure of report.json."""
+    between, chance = figure["interval"], figure["chance"]
+    return (
+        f"{figure['value']:.3f}",
+        f"{between[0]:.3f} to {between[1]:.3f}" if between is not None else figure.get("note", ""),
+        f"{figure['n']}",
+        "" if chance is None else f"{chance:.3f}",
+        f"{figure['split']}" + (f" {figure['data'][:12]}" if figure["data"] else ""),
+    )
+
+
+def _drawn(numbers: dict[str, Any]) -> str:
+    drawn = numbers.get("bootstrap")
+    if not drawn:
+        return ""
+    return (
+        f"Intervals: {text(drawn['method'])}, {drawn['resamples']} resamples, seed {drawn['seed']} "
+        f"({text(drawn['source'])}). They say how far other pictures of this kind would move a figure, not how another "
+        "training would."
+    )
+
+
+def _bases(numbers: dict[str, Any]) -> str:
+    """How each group of figures is measured, and by which models; their hashes stand in the next sections."""
+    rows = [
+        (name, basis["protocol"], ", ".join([*basis["stages"], *basis["frozen"]]), basis["seed"])
+        for name, basis in (numbers.get("bases") or {}).items()
+    ]
+    return table(["figures", "protocol", "models", "seed"], rows)
 
 
 def _made(recipe: Recipe, origin: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from seed_dist.eval import attributes, causality, codebook, gallery, generation, reconstruction, retrieval
 from seed_dist.eval.bench import Bench
 from seed_dist.eval.results import RetrievalExamples, ShownCode
+from seed_dist.eval.units import PerUnit
 from seed_dist.models.captions import clean_caption
 
 _CAUSALITY_IMAGES = 4
@@ -47,7 +48,8 @@ def retrieval_codes(bench: Bench, numbers: dict[str, Any]) -> RetrievalExamples:
     scores = numbers["retrieval"]
     scores["codes"] = retrieval.score(image, bench.text_features, bench.captions)
     continuous = (scores.get("embedding") or {}).get("i2t", {}).get("r1")
-    scores["codes_of_embedding"] = scores["codes"]["i2t"]["r1"] / continuous if continuous else None
+    kept = PerUnit(scores["codes"]["i2t"]["r1"].parts, continuous.parts) if continuous else None
+    scores["codes_of_embedding"] = kept
     return _retrieval_examples(bench, "codes", image)
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seed_dist.eval.attributes import ATTRIBUTES, NO_GRAMMAR, Tally
+from seed_dist.eval.attributes import right_by_attribute
 from seed_dist.glyphs.scenes import BACKGROUNDS, COLOURS, GLYPHS, RELATIONS, Object, Scene, parse_caption
 
 TextEmbedding = Callable[[Sequence[str]], Tensor]
@@ -94,12 +94,9 @@ class AttributeReader:
 
 
 def score_readings(readings: Sequence[Sequence[Reading]], unmade: Sequence[Sequence[Question]] = ()) -> dict[str, Any]:
-    """Fractions right per attribute. `unmade`: questions of pictures that could not be made; they count as wrong."""
-    tallies = {name: Tally() for name in ATTRIBUTES}
-    for reading in (one for group in readings for one in group):
-        tallies[reading.attribute].asked += 1
-        tallies[reading.attribute].right += reading.right
-    for question in (one for group in unmade for one in group):
-        tallies[question.attribute].asked += 1
-    reason = {"unscored": NO_GRAMMAR} if tallies["background"].asked == 0 else {}
-    return {**{name: tally.fraction for name, tally in tallies.items()}, **reason}
+    """Fractions right per attribute. `unmade`: questions of pictures that could not be made; they count as wrong. The
+    unit is a picture.
+    """
+    read = [[(reading.attribute, reading.right) for reading in group] for group in readings]
+    missed = [[(question.attribute, False) for question in group] for group in unmade]
+    return right_by_attribute([*read, *missed])

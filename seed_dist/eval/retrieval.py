@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from seed_dist.eval.metrics import require_finite, text_groups
+from seed_dist.eval.units import PerUnit
 from seed_dist.metrics.retrieval import Ranks, chance_ranks, ranks_both_ways
 
 KS = (1, 5, 10)
@@ -56,10 +58,10 @@ def _both_directions(image: Tensor, text: Tensor, image_group: Tensor, text_grou
 
 
 def _table(i2t: Ranks, t2i: Ranks) -> dict[str, Any]:
-    """Recall@1/5/10 per direction and `r_mean`, the mean of the six."""
-    table = {name: {f"r{k}": ranks.recall(k) for k in KS} for name, ranks in (("i2t", i2t), ("t2i", t2i))}
-    values = [value for row in table.values() for value in row.values()]
-    return {**table, "r_mean": sum(values) / len(values)}
+    """Recall@1/5/10 per direction and `r_mean`, the mean of the six. The unit is a picture with its caption."""
+    hits = {(name, k): own.hit_probability(k).numpy() for name, own in (("i2t", i2t), ("t2i", t2i)) for k in KS}
+    table = {name: {f"r{k}": PerUnit(hits[name, k]) for k in KS} for name in ("i2t", "t2i")}
+    return {**table, "r_mean": PerUnit(np.mean(list(hits.values()), axis=0))}
 
 
 def unit(features: Tensor) -> Tensor:

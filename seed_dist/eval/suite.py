@@ -12,6 +12,7 @@ from seed_dist.config import STAGES
 from seed_dist.errors import DataError, SeedDistError, UnavailableError
 from seed_dist.eval import parts
 from seed_dist.eval.bench import Bench
+from seed_dist.eval.figures import UNSEEN, UNSEEN_PAIRS
 from seed_dist.eval.results import Gap, Results, RetrievalExamples
 from seed_dist.eval.targets import judge
 from seed_dist.eval.workspace import Split, Workspace
@@ -19,7 +20,6 @@ from seed_dist.glyphs.scenes import parse_caption
 from seed_dist.obs.journal import JOURNAL, read_journal
 from seed_dist.status.facts import RunReader
 
-UNSEEN = "heldout"  # the split whose (colour, glyph) pairs training never had
 _SHOWN, _SHOWN_UNSEEN = 18, 8
 _LOG = logging.getLogger("seed_dist")
 
@@ -56,7 +56,7 @@ def evaluate(workspace: Workspace, split_name: str, asked_codes: Sequence[int] =
         "samples": len(split),
         "queries": workspace.recipe.qformer.queries,
         "data": "drawn glyph scenes" if of_grammar else "captioned images",
-        "heldout_pairs": None,
+        UNSEEN_PAIRS: None,
         "eval_seconds": {},
         **dict.fromkeys(("retrieval", "reconstruction", "codebook", "causality", "caption", "generation")),
     }
@@ -64,7 +64,7 @@ def evaluate(workspace: Workspace, split_name: str, asked_codes: Sequence[int] =
     if split_name != UNSEEN and workspace.has_split(UNSEEN):
         unseen = Bench(workspace, Split(workspace, UNSEEN), _SHOWN_UNSEEN)
         results.unseen = unseen.examples
-        results.numbers["heldout_pairs"] = numbers = {"n": len(unseen.captions), "caption": None, "generation": None}
+        results.numbers[UNSEEN_PAIRS] = numbers = {"n": len(unseen.captions), "caption": None, "generation": None}
         _run(UNSEEN_PARTS, unseen, results, numbers)
     results.numbers["targets"] = judge(results.numbers) if of_grammar else {}
     results.journals = {stage: read_journal(workspace.work / stage / JOURNAL) for stage in STAGES}
@@ -75,7 +75,7 @@ def evaluate(workspace: Workspace, split_name: str, asked_codes: Sequence[int] =
 
 
 def _run(measures: Sequence[tuple[str, Measure]], bench: Bench, results: Results, numbers: dict[str, Any]) -> None:
-    prefix = "" if numbers is results.numbers else "heldout_pairs."
+    prefix = "" if numbers is results.numbers else f"{UNSEEN_PAIRS}."
     for name, measure in measures:
         started = time.monotonic()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,7 +90,7 @@ TARGETS = (
 )
 
 
-def lookup(numbers: dict[str, Any], path: str) -> float | None:
+def lookup(numbers: Mapping[str, Any], path: str) -> float | None:
     """The number at a dotted path of report.json; None where any part is absent."""
     node: Any = numbers
     for key in path.split(".") if path else [""]:
@@ -103,5 +104,5 @@ def judge(numbers: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for target in TARGETS:
         value = lookup(numbers, target.path)
         if value is not None:
-            judged[target.path] = {"value": value, "goal": target.goal, "met": target.met(value)}
+            judged[target.path] = {"value": float(value), "goal": target.goal, "met": target.met(value)}
     return judged

@@ -11,6 +11,7 @@ from seed_dist.redaction import redact
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE = "mlflow.db"
+_FILES = "mlflow_files"
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 
 
@@ -31,6 +32,14 @@ def tracking_uri(asked: str | None, run: Path) -> str:
 def own_database(run: Path) -> str:
     """Address of the sqlite file in the run directory."""
     return f"sqlite:///{run.resolve() / DATABASE}"
+
+
+def files_beside(uri: str) -> Path | None:
+    """Where the files of runs in a sqlite file belong: a folder beside it. None for all other addresses."""
+    kind, there, path = uri.partition(":///")
+    if kind.partition("+")[0] != "sqlite" or not there or not path:
+        return None
+    return Path(path.partition("?")[0]).resolve().parent / _FILES
 
 
 def with_secrets_apart(uri: str) -> str:

@@ -38,7 +38,7 @@ def copied_to_mlflow(run: Path, tracking: Tracking, rank: int) -> Iterator[None]
     unless it is `off`, the first rank of each node has the node watched.
 
     Outside of SLURM the default is `end`: importing MLflow and creating its database take about 5 s of processor time
-    per run. A laptop's two training ranks would feel that; at idle priority after training it costs nobody anything.
+    per run. A laptop's two training ranks would feel that; at low priority after training it costs nobody anything.
     """
     if tracking.when != "off" and world_from_environment().local_rank == 0:
         start_side_process("seed_dist.obs.node_sampler", [str(run), "--follow", str(os.getpid())], run / LOG)
@@ -52,10 +52,11 @@ def copied_to_mlflow(run: Path, tracking: Tracking, rank: int) -> Iterator[None]
 
 
 def start_sink(run: Path, uri: str | None, follow: bool) -> None:
-    """Start the copying process; with `follow` it goes on until this process has ended.
+    """Start the copying process; with `follow` it goes on, in idle time, until this process has ended. One that begins
+    when training is over, and imports MLflow only then, would perhaps never find any.
 
     The address is handed over in the environment, because everybody can read the command lines of a machine.
     """
     follows = ["--follow", str(os.getpid())] if follow else []
     environment = {} if uri is None else {VARIABLE: uri}
-    start_side_process("seed_dist.sync", [str(run), *follows], run / LOG, environment=environment)
+    start_side_process("seed_dist.sync", [str(run), *follows], run / LOG, environment=environment, is_idle=follow)

@@ -26,11 +26,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from seed_dist.errors import DataError, TrackingError
-from seed_dist.fsio import fingerprint, sha256_file
-from seed_dist.obs.destination import own_database, with_secrets_apart
+from seed_dist.fsio import fingerprint
+from seed_dist.obs.destination import files_beside, with_secrets_apart
 from seed_dist.obs.journal import JOURNAL, Record, parse_journal
 from seed_dist.obs.node_sampler import NODES
 from seed_dist.obs.provenance import RUN
+from seed_dist.obs.run_files import RunFiles
 from seed_dist.obs.settled import SettledJournal, complete_lines, in_batches, points
 from seed_dist.redaction import redact
 
@@ -46,8 +47,7 @@ _CLIENT = {
 _LONGEST_PARAMETER = 500  # characters that every MLflow version accepts
 _LONGEST_TAG = 4000
 _PARAMETERS = 100  # MLflow's limit per call
-_LARGEST_FILE_BYTES = 20 << 20
-_ARTIFACTS = (RUN, "receipt.*", "export/*.json", "export/*.md", "../report.*", "../model_card.md")
+_ON_SERVERS_DISK, _THROUGH_SERVER = ("", "file"), "mlflow-artifacts"  # schemes of places for files
 _LOG = logging.getLogger("seed_dist")
 
 
@@ -64,7 +64,7 @@ class MlflowSink:
         self._folder = run
         self._record = json.loads((run / RUN).read_text())
         self._journal = SettledJournal(run / JOURNAL)
-        self._is_own = uri == own_database(run)
+        self._files, self._files_beside, self._has_server = RunFiles(run), files_beside(uri), uri.startswith("http")
         self._client = MlflowClient(tracking_uri=with_secrets_apart(uri))
         self._run: Any = None  # as MLflow describes it; None: to be looked up
         self._sent = 0
@@ -89,8 +89,7 @@ class MlflowSink:
             self._send_journal()
             for path in sorted((self._folder / NODES).glob("*.jsonl")):
                 self._send_node(path)
-            if not is_training:
-                self._send_files()
+            self._send_files(is_training)
             self._set_status("RUNNING" if is_training else "FINISHED" if self._journal.is_finished else "KILLED")
         except DataError:
             raise
@@ -131,8 +130,8 @@ class MlflowSink:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is not None:
             return str(experiment.experiment_id)
-        files = (self._folder.resolve() / "mlflow_files").as_uri() if self._is_own else None
-        return str(self._client.create_experiment(name, artifact_location=files))
+        place = self._files_beside.as_uri() if self._files_beside else None
+        return str(self._client.create_experiment(name, artifact_location=place))
 
     def _position(self, count: int) -> str:
         return f"{self._journal.generation} {count} {self._journal.digest(count)}"
@@ -177,19 +176,24 @@ class MlflowSink:
             self._client.log_batch(run, tags=changed[start : start + _PARAMETERS], synchronous=True)
         known.tags.update(tags)
 
-    def _send_files(self) -> None:
-        """Record, export's description and report, as far as they are there and changed; checkpoints never."""
-        place = urlsplit(self._run.info.artifact_uri)
-        if place.scheme in ("", "file") and not self._is_own:
-            return  # a folder of the server's machine, which this one cannot write to
+    def _send_files(self, is_training: bool) -> None:
+        """As far as they are there and have changed. What was sent is noted after each, in the tag `files`: when
+        that note does not come through the file is sent again, into the same place.
+        """
+        if not self._takes_files():
+            return
         sent = json.loads(self._run.data.tags.get("files", "{}"))
-        for path in sorted(path for pattern in _ARTIFACTS for path in _glob(self._folder, pattern)):
-            name, folder = path.name, "export" if path.parent.name == "export" else None
-            digest = sha256_file(path)[:16]
-            if path.stat().st_size <= _LARGEST_FILE_BYTES and sent.get(name) != digest:
-                self._client.log_artifact(self._run.info.run_id, str(path), folder)
-                sent[name] = digest
-                self._send([], "files", json.dumps(sent, sort_keys=True))
+        for file in self._files.changed(dict(sent), is_training):
+            self._client.log_artifact(self._run.info.run_id, str(file.path), file.name.rpartition("/")[0] or None)
+            sent[file.name] = file.digest
+            self._send([], "files", json.dumps(sent, sort_keys=True, separators=(",", ":")))
+
+    def _takes_files(self) -> bool:
+        """Whether this machine can write where the files of this run belong."""
+        scheme = urlsplit(self._run.info.artifact_uri).scheme
+        if scheme in _ON_SERVERS_DISK:
+            return self._files_beside is not None  # otherwise it is a folder of the server's machine
+        return self._has_server or scheme != _THROUGH_SERVER
 
     def _set_status(self, status: str) -> None:
         """Finished stages are FINISHED; others are KILLED and open again when training goes on."""
@@ -220,9 +224,3 @@ def _tags(record: Record, journal: SettledJournal) -> dict[str, str]:
         "hosts": " ".join(dict.fromkeys(hosts)),
     }
     return tags | {f"manifest.{name}": str(value) for name, value in record["parents"].items()}
-
-
-def _glob(folder: Path, pattern: str) -> list[Path]:
-    if pattern.startswith("../"):
-        folder, pattern = folder.resolve().parent, pattern[3:]
-    return list(folder.glob(pattern))

@@ -13,17 +13,16 @@ import argparse
 import platform
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 
 from seed_dist.cli import run_command
+from seed_dist.obs.followed import Followed
 from seed_dist.obs.journal import Journal, read_journal
 
 NODES = "nodes"
-_SAMPLE_EVERY_S = 60.0
-_LOOK_EVERY_S = 5.0
+_FIRST_S, _SAMPLE_EVERY_S = 1.0, 60.0
 _PATIENCE_S = 20.0
 _MIB = 1 << 20
 _NVIDIA_SMI = ("nvidia-smi", "--query-gpu=memory.used,memory.total,utilization.gpu", "--format=csv,noheader,nounits")
@@ -41,19 +40,20 @@ def main() -> None:
     path = args.run / NODES / f"{platform.node()}.jsonl"
     number = max((record["step"] for record in read_journal(path)), default=0)
     journal = Journal(path)
-    due_s = time.monotonic()
-    while is_alive(args.follow):
-        if time.monotonic() >= due_s:
-            number, due_s = number + 1, due_s + _SAMPLE_EVERY_S
-            journal.write("node", number, **sample(args.run))
-        time.sleep(_LOOK_EVERY_S)
+    followed = Followed(args.follow)
+    psutil.cpu_percent()  # the first one has nothing to be compared with
+    followed.wait(_FIRST_S)
+    while followed.lives():
+        number += 1
+        journal.write("node", number, **sample(args.run))
+        followed.wait(_SAMPLE_EVERY_S)
 
 
 def sample(run: Path) -> dict[str, float]:
-    """What this node uses now; no GPU figures where nvidia-smi gives none."""
+    """What this node uses now, of its processors since the last sample; no GPU figures where nvidia-smi gives none."""
     memory = psutil.virtual_memory()
     return {
-        "cpu_percent": psutil.cpu_percent(interval=1.0),
+        "cpu_percent": psutil.cpu_percent(),
         "host_memory_used_bytes": memory.total - memory.available,
         "host_memory_total_bytes": memory.total,
         "disk_free_bytes": psutil.disk_usage(str(run)).free,
@@ -73,14 +73,6 @@ def _gpus() -> dict[str, float]:
         "gpu_memory_total_bytes": max(total) * _MIB,
         "gpu_utilisation_percent": sum(busy) / len(busy),
     }
-
-
-def is_alive(process: int) -> bool:
-    """Whether a process still runs; one that has ended and waits for its parent does not."""
-    try:
-        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 if __name__ == "__main__":

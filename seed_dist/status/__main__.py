@@ -19,14 +19,12 @@ import json
 import sys
 from pathlib import Path
 
-from seed_dist.cli import run_command
+from seed_dist.cli import EXIT_STOPPED, run_command
 from seed_dist.errors import TrainingError
 from seed_dist.status.facts import RUN, Facts, RunReader, find_runs
 from seed_dist.status.keeping import keep_page
 from seed_dist.status.page import write_page
 from seed_dist.status.text import status_text
-
-EXIT_STOPPED = 75  # as seed_dist.train
 
 
 def main() -> None:

@@ -6,21 +6,22 @@ import dataclasses
 import json
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seed_dist.errors import DataError
-from seed_dist.obs.journal import JOURNAL, Record
+from seed_dist.obs.journal import JOURNAL
 from seed_dist.status.history import History, figures, saving_s
+from seed_dist.status.incidents import attempts, incidents
 from seed_dist.status.liveness import Life, look
 from seed_dist.status.nodes import NodeMemory, node_memory
 from seed_dist.status.reference import Comparison, compare
+from seed_dist.watch.attempts import read_attempts
 
 RUN = "run.json"
-_EXPORT, _INCIDENTS = "export", "incidents"
+_EXPORT = "export"
 _MEAN_OF = 20  # logged steps: what is shown of a noisy figure is their mean
 
 
@@ -90,6 +91,7 @@ class RunReader:
         """As things are now. `has_ended`: the training says so, though its process may still be there."""
         history, now = self.history, time.time()
         history.read_on()
+        watched = read_attempts(self.folder)
         silent_s = now - float(history.last["time_s"]) if history.last else None
         usual_s = self._seconds_per("line")
         life = Life(False, "its process is ending") if has_ended else look(self.folder, silent_s, usual_s)
@@ -118,8 +120,8 @@ class RunReader:
             memory_bytes=_read_json(self.folder.parent / "peak_memory_bytes.json").get(f"train_{self.stage}"),
             nodes=node_memory(self.folder, float(history.starts[-1]["time_s"]) if history.starts else 0.0),
             checkpoint=self._checkpoint(now),
-            incidents=self._incidents(),
-            attempts=self._attempts(),
+            incidents=incidents(history, watched),
+            attempts=attempts(history, watched),
             reference=compare(self.record, self.samples, history.curves),
             age_s=now - float(history.events[0]["time_s"]) if history.events else 0.0,
         )
@@ -162,37 +164,6 @@ class RunReader:
             "seconds": saving_s(record),
         }
 
-    def _incidents(self) -> list[dict[str, Any]]:
-        """From the journal, and the causes of death that a watchdog wrote down."""
-        found = [_incident(record) for record in self.history.incidents]
-        for path in (self.folder / _INCIDENTS).glob("attempt-*/cause.json"):
-            cause = _read_json(path)
-            who = f" (rank {cause['rank']} on {cause.get('host')})" if cause.get("rank") is not None else ""
-            what = f"{cause.get('kind')}: {cause.get('what')}{who}"
-            found.append({"time_s": cause.get("time_s"), "step": cause.get("step"), "kind": "death", "what": what})
-        return sorted(found, key=lambda one: one["time_s"] or 0.0)
-
-    def _attempts(self) -> list[dict[str, Any]]:
-        """One for each start in the journal. Hosts of all ranks are known where a watchdog wrote them down."""
-        watched = {}
-        for path in (self.folder / _INCIDENTS).glob("attempt-*/start.json"):
-            start = _read_json(path)
-            watched[round(float(start.get("time_s") or 0))] = start
-        return [self._attempt(record, watched) for record in self.history.starts]
-
-    def _attempt(self, record: Record, watched: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
-        # A watchdog starts before the model is built and the journal after it: the newest that is not later.
-        before = [when for when in watched if when <= float(record["time_s"]) + 1]
-        start = watched[max(before)] if before else {}
-        hosts = list(dict.fromkeys(start.get("hosts") or ())) or [record.get("host")]
-        return {
-            "step": record["step"],
-            "time_s": record["time_s"],
-            "world_size": record.get("world_size"),
-            "hosts": [str(host) for host in hosts],
-            "slurm_job": record.get("slurm_job_id") or start.get("job") or None,
-        }
-
 
 def find_runs(path: Path) -> list[Path]:
     """The run directory itself, or all stages of a workspace in the order in which they were begun. DataError."""
@@ -215,28 +186,6 @@ def read_record(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder / RUN} cannot be read ({error!r}). Give the folder of a run, WORK/STAGE.") from None
     return record
-
-
-# What events mean, in words; others are shown with all that they carry.
-_MEANING = {
-    "stop": "asked to stop by {reason}",
-    "alarm": "{what}",
-    "checkpoint_failed": "a save failed: {reason}",
-    "rollback": "back from step {spike_step}, where the loss had a spike",
-    "spike": "the loss has a spike, and there was no checkpoint to go back to",
-}
-
-
-def _incident(record: Record) -> dict[str, Any]:
-    others = {name: value for name, value in record.items() if name not in ("event", "step", "time_s")}
-    meaning = _MEANING.get(record["event"])
-    if record["event"] == "rollback" and "collapse_step" in record:
-        meaning = "back from step {collapse_step}, where the codebook had collapsed"
-    if record["event"] == "stop" and record.get("reason") is None:
-        meaning = "asked to stop by a signal to another rank"
-    listed = ", ".join(f"{name} {value}" for name, value in others.items())
-    what = meaning.format_map(defaultdict(lambda: "?", others)) if meaning else listed
-    return {"time_s": record.get("time_s"), "step": record["step"], "kind": record["event"], "what": what}
 
 
 def _share(part: float | None, whole: float | None) -> float | None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import select
-import time
 from pathlib import Path
 
 from seed_dist.errors import SeedDistError
+from seed_dist.obs.followed import Followed
 from seed_dist.obs.log import get_logger
+from seed_dist.obs.side_process import stop_giving_way
 from seed_dist.status.facts import RUN, RunReader
-from seed_dist.status.liveness import is_running
 from seed_dist.status.page import PAGE, RELOAD_S, write_page
 
-_LOOK_EVERY_S = 1.0
+_FIRST_LOOK_S = 1.0  # until the run has a record
 
 
 def keep_page(run: Path, process: int, told: int) -> None:
@@ -22,26 +21,19 @@ def keep_page(run: Path, process: int, told: int) -> None:
 
     A run that cannot be read, or a disk that refuses the page, is tried again a minute later.
     """
-    started_s = time.time()
+    followed, listened_to = Followed(process), [told]
     readers: list[RunReader] = []
-    due_s = 0.0
     has_ended = False
-    while is_running(process, started_s) and not has_ended:
-        if time.monotonic() >= due_s and (run / RUN).is_file():
+    while followed.lives() and not has_ended:
+        is_there = (run / RUN).is_file()
+        if is_there:
             _write(run, readers, has_ended=False)
-            due_s = time.monotonic() + RELOAD_S
-        has_ended = _hears(told)
+        if followed.wait(RELOAD_S if is_there else _FIRST_LOOK_S, *listened_to):
+            has_ended = bool(os.read(told, 16))
+            listened_to = []  # a file that has ended says nothing, and could always be read
+    stop_giving_way()
     if (run / RUN).is_file():
         _write(run, readers, has_ended=has_ended)
-
-
-def _hears(told: int) -> bool:
-    """Whether anything was said within a second. A file that has ended says nothing."""
-    if select.select([told], [], [], _LOOK_EVERY_S)[0]:
-        if os.read(told, 16):
-            return True
-        time.sleep(_LOOK_EVERY_S)
-    return False
 
 
 def _write(run: Path, readers: list[RunReader], has_ended: bool) -> None:

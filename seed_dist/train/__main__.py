@@ -24,11 +24,11 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from seed_dist.cli import end_process
+from seed_dist.cli import EXIT_STOPPED, end_process
 from seed_dist.config import STAGES, Recipe, load_recipe
 from seed_dist.dist.deadline import job_deadline
 from seed_dist.dist.ds_config import fitted_training
-from seed_dist.dist.preempt import EXIT_STOPPED, StopRequest, stop_requests
+from seed_dist.dist.preempt import StopRequest, stop_requests
 from seed_dist.errors import ConfigError, SeedDistError
 from seed_dist.obs.destination import tracking_uri
 from seed_dist.obs.log import get_logger, quieten_libraries, quieten_other_ranks

@@ -22,7 +22,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from seed_dist.cli import run_command
+from seed_dist.cli import EXIT_STOPPED, run_command
 from seed_dist.errors import ConfigError
 from seed_dist.watch.attempts import (
     INCIDENTS,
@@ -31,17 +31,18 @@ from seed_dist.watch.attempts import (
     has_ended_well,
     newest_run,
     read_attempt,
+    read_attempts,
 )
 from seed_dist.watch.causes import find_cause, write_page
 from seed_dist.watch.slurm import Job, asked, own_job
-from seed_dist.watch.verdict import EXIT_REQUEUE, Ending, decide
+from seed_dist.watch.verdict import Ending, decide
 
 _TAIL_LINES = 20
 
 
 def main() -> None:
     args = _parse()
-    is_urgent = args.exit_code == EXIT_REQUEUE  # the batch system's patience may be nearly over
+    is_urgent = args.exit_code == EXIT_STOPPED  # the batch system's patience may be nearly over
     job = own_job() if is_urgent else asked(own_job())
     run = args.folder if (args.folder / INCIDENTS).is_dir() else newest_run(args.folder, job.number, job.restart)
     folders = attempt_folders(run) if run is not None else []
@@ -54,7 +55,7 @@ def main() -> None:
         print(_told(folders[-1], job, args.exit_code), end="")
     restarts = int(job.restart) if job.restart.isdecimal() else 0
     ending = Ending(args.exit_code, job.state, restarts, args.budget)
-    verdict = decide(ending, [read_attempt(folder) for folder in folders])
+    verdict = decide(ending, read_attempts(run) if run is not None else [])
     print(f"verdict: {verdict.action} ({verdict.reason})", flush=True)
     sys.exit(verdict.exit_code(ending))
 

@@ -20,7 +20,8 @@ _START, _END = "start.json", "end.json"
 class Attempt:
     """One attempt. `outcome`: of the loop (finished, limit, stopped), died, or unknown where nobody could tell.
 
-    `step` is where it died, `saved_step` the newest checkpoint's then. `kind` of death: see `causes`.
+    `hosts` names each rank's node. Of a death: `kind`, see `causes`, `what` in a sentence, the `rank` that failed first
+    and its `host`, `step`, and `saved_step`, the newest checkpoint's then. Times in seconds since 1970.
     """
 
     number: int
@@ -31,6 +32,11 @@ class Attempt:
     job: str = ""
     restart: str = ""
     started_s: float = 0.0
+    hosts: tuple[str, ...] = ()
+    what: str = ""
+    rank: int | None = None
+    host: str = ""
+    died_s: float | None = None
 
 
 def begin_attempt(run: Path, hosts: list[str]) -> Path:
@@ -80,7 +86,17 @@ def read_attempt(folder: Path) -> Attempt:
         job=str(start["job"]),
         restart=str(start["restart"]),
         started_s=float(start["time_s"]),
+        hosts=tuple(str(host) for host in start["hosts"]),
+        what=str(cause.get("what", "")),
+        rank=cause.get("rank"),
+        host=str(cause.get("host", "")),
+        died_s=cause.get("time_s"),
     )
+
+
+def read_attempts(run: Path) -> list[Attempt]:
+    """All of them, oldest first."""
+    return [read_attempt(folder) for folder in attempt_folders(run)]
 
 
 def newest_run(work: Path, job: str, restart: str) -> Path | None:

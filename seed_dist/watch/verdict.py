@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from seed_dist.cli import EXIT_STOPPED
 from seed_dist.watch.attempts import Attempt
 
-EXIT_REQUEUE = 75  # as seed_dist.train leaves when it was asked to stop: sysexits.h EX_TEMPFAIL
 _EXPECTED = range(2, 8)  # exit codes of seed_dist.errors: the same command would fail in the same way
 _INTERRUPTED = 130
 _FIRST_SIGNAL = 128
@@ -37,8 +37,8 @@ class Verdict:
     def exit_code(self, ending: Ending) -> int:
         """For scripts: 0 done, 75 requeue, otherwise the job's own code, which is never 0 when something is wrong."""
         if self.action == "requeue":
-            return EXIT_REQUEUE
-        return 0 if self.action == "done" else ending.exit_code if ending.exit_code not in (0, EXIT_REQUEUE) else 1
+            return EXIT_STOPPED
+        return 0 if self.action == "done" else ending.exit_code if ending.exit_code not in (0, EXIT_STOPPED) else 1
 
 
 def decide(ending: Ending, attempts: Sequence[Attempt]) -> Verdict:
@@ -46,7 +46,7 @@ def decide(ending: Ending, attempts: Sequence[Attempt]) -> Verdict:
     last = attempts[-1] if attempts else None
     if last is None or last.outcome in _GOOD:
         return _without_attempt(ending)
-    if ending.exit_code == EXIT_REQUEUE or last.outcome == "stopped":
+    if ending.exit_code == EXIT_STOPPED or last.outcome == "stopped":
         return Verdict("requeue", "it was asked to stop and has saved; that costs no budget")
     if ending.batch_state == "CANCELLED" or ending.exit_code == _INTERRUPTED:
         return Verdict("stop", "somebody cancelled it")
@@ -76,7 +76,7 @@ def _by_history(kind: str, ending: Ending, deaths: list[Attempt]) -> Verdict:
 def _without_attempt(ending: Ending) -> Verdict:
     if ending.exit_code == 0:
         return Verdict("done", "all has been done")
-    if ending.exit_code == EXIT_REQUEUE:
+    if ending.exit_code == EXIT_STOPPED:
         return Verdict("requeue", "it was asked to stop and has saved; that costs no budget")
     is_from_outside = ending.batch_state in ("NODE_FAIL", "PREEMPTED") or ending.exit_code > _FIRST_SIGNAL
     if is_from_outside and ending.exit_code != _INTERRUPTED and ending.restarts < _WITHOUT_RECORD:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seed_dist.eval.page import captions, codes, headline, painting, retrieval, training
+from seed_dist.eval.page import captions, codes, figures, headline, painting, retrieval, training
 from seed_dist.eval.results import Results
 from seed_dist.page.document import head
 from seed_dist.page.markup import tag
@@ -16,6 +16,7 @@ _TITLES = {
     "generation": "Pictures from captions",
     "codebook": "Codes",
     "training": "Training",
+    "figures": "Every figure",
     "facts": "Times and provenance",
 }
 
@@ -32,6 +33,7 @@ def render(results: Results) -> str:
         "generation": painting.from_captions(numbers, results.examples, results.unseen),
         "codebook": codes.section(numbers, results.codes, results.journals.get("codebook", [])),
         "training": training.curves(results.journals, results.references),
+        "figures": figures.section(numbers),
         "facts": training.facts(numbers),
     }
     there = {name: section for name, section in sections.items() if section is not None}

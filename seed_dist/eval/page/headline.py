@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from seed_dist.eval.metrics import standard_error
 from seed_dist.eval.page.captions import badge, marked
 from seed_dist.eval.results import Example, Gap, Results, by_cause
 from seed_dist.eval.targets import TARGETS, Target, lookup
@@ -79,7 +78,8 @@ def glance(results: Results) -> Html:
         verdict = "The targets belong to the embedded scenes, so none are applied to this data."
     explained = (
         "Bars run from 0 to 100 %. The line across a bar is the target, the red line what an answer that knows "
-        "nothing of the picture would get. The range after ± is one standard error of the sample."
+        "nothing of the picture would get. In 95 of 100 draws of other pictures of this kind the value would lie in "
+        "the range that is given (bootstrap); what another training would change it does not say."
     )
     return tag(
         "section",
@@ -101,7 +101,7 @@ def _measure(numbers: dict[str, Any], target: Target) -> Html | None:
         "li",
         tag("div", tag("span", target.name), tag("span", _shown(value, target), class_="value"), class_="name"),
         bar,
-        tag("p", _verdict(judged, target), _uncertainty(numbers, target, value), _knowing_nothing(baseline)),
+        tag("p", _verdict(judged, target), _uncertainty(numbers, target), _knowing_nothing(baseline)),
         tag("p", target.meaning),
     )
 
@@ -124,11 +124,12 @@ def _verdict(judged: dict[str, Any] | None, target: Target) -> list[Child]:
     return [tag("span", word, class_=f"verdict {kind}"), f": target {goals[target.kind]}. "]
 
 
-def _uncertainty(numbers: dict[str, Any], target: Target, value: float) -> str:
-    """For fractions of counted trials only: the others are no share of independent events."""
-    n = lookup(numbers, f"{target.path.split('.')[0]}.n")
-    counted = target.path.startswith(("retrieval.embedding", "caption.exact", "generation.valid"))
-    return f"± {percent(standard_error(value, int(n)))} (n = {int(n)}). " if counted and n else ""
+def _uncertainty(numbers: dict[str, Any], target: Target) -> str:
+    figure = (numbers.get("figures") or {}).get(target.path)
+    if figure is None or figure["interval"] is None:
+        return ""
+    low, high = (_shown(end, target) for end in figure["interval"])
+    return f"95 %: {low} to {high} (n = {figure['n']}). "
 
 
 def _knowing_nothing(baseline: float | None) -> str:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import ImageFilter
 
-from seed_dist.eval import attributes, codebook, gallery, retrieval
+from seed_dist.eval import attributes, codebook, figures, gallery, retrieval
 from seed_dist.eval.reader import Reading
 from seed_dist.eval.results import Example, Results, RetrievalExamples, ShownCode
 from seed_dist.eval.targets import judge
+from seed_dist.eval.units import PerUnit
 from seed_dist.glyphs.scenes import COLOURS, draw, sample_scene
 
 
@@ -60,7 +61,7 @@ def _retrieval(examples, n):
         "shuffled": retrieval.score_shuffled(image, text, captions, 0),
         "chance": retrieval.score_chance(captions),
     }
-    scores["codes_of_embedding"] = scores["codes"]["i2t"]["r1"] / scores["embedding"]["i2t"]["r1"]
+    scores["codes_of_embedding"] = PerUnit(scores["codes"]["i2t"]["r1"].parts, scores["embedding"]["i2t"]["r1"].parts)
     return scores, shown
 
 
@@ -133,7 +134,10 @@ def believable_results(count=40, n=200):
             "bytes": {"images": 61_000_000, "features/patches": 1_040_000_000},
             "parameters": {"causal Q-Former": 1_234_567, "tokenizer": 2_345_678, "LoRA adapter": 234_567},
         },
-        "provenance": {"git": "0123abc", "versions": {"torch": "2.13.0", "python": "3.11.2"}, "seed": 0},
+        "provenance": {"git": "0123abc", "versions": {"torch": "2.13.0", "python": "3.11.2"}, "seed": 0,
+            "manifests": {"images/test": "beef" * 16}, "runs": {"codebook": "feed"},
+            "backbones": {"painter": {"reference": "a|b", "sha256": "cafe"}},
+        },
     }  # fmt: skip
     numbers["codebook"] |= codebook.spacing(torch.randn(512, 8))
     uses = gallery.gallery(zipf.sample((count, 32)), torch.rand(count, 32), 512, (), 4)
@@ -142,6 +146,7 @@ def believable_results(count=40, n=200):
         for use in uses
     ]
     numbers["targets"] = judge(numbers)
+    numbers |= figures.described(numbers)
     journals = {
         "causal_qformer": _journal(400, 4.8, 0.6, {"i2t_r1": 0.6, "t2i_r1": 0.58}),
         "codebook": _journal(

@@ -72,7 +72,17 @@ def test_the_page_is_complete_and_well_formed(believable):
     assert found.faults == []
     assert found.open == []
     assert {"header", "nav", "main", "footer", "h1", "title"} <= found.elements
-    expected = {"glance", "reconstruction", "retrieval", "captions", "generation", "codebook", "training", "facts"}
+    expected = {
+        "glance",
+        "reconstruction",
+        "retrieval",
+        "captions",
+        "generation",
+        "codebook",
+        "training",
+        "figures",
+        "facts",
+    }
     assert set(found.ids) == expected
     assert {link for link in found.links if link.startswith("#")} == {f"#{name}" for name in expected}
     assert 50 < len(found.images) < 300

@@ -195,6 +195,12 @@ def test_the_command_runs_without_deepspeed(workspace, tmp_path):
     assert report["seconds"]["train_lora"] == 12.5
     assert report["seconds"]["eval"] > 0
     assert report["peak_memory_bytes"]["eval"] > 50_000_000
+    colour = report["figures"]["caption.colour"]
+    assert colour["n"] == SPLITS["test"]
+    assert colour["interval"][0] <= report["caption"]["colour"] <= colour["interval"][1]
+    assert colour["data"] == report["provenance"]["manifests"]["images/test"]
+    assert report["bases"]["caption"]["frozen"]["language_model"]["sha256"]
+    assert f"| {SPLITS['test']} |" in (tmp_path / "model_card.md").read_text()
     assert (tmp_path / "report.html").stat().st_size < 5_000_000
     assert str(tmp_path / "report.html") in run.stdout
     assert "eval  test: caption" in run.stderr

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def test_the_copy_is_started_when_asked_and_only_on_rank_0(tmp_path: Path, monke
     monkeypatch.setattr(
         mlflow_process,
         "start_side_process",
-        lambda module, words, log, environment=None: started.append(
+        lambda module, words, log, environment=None, is_idle=True: started.append(
             f"{module.rpartition('.')[2]}{' follows' * ('--follow' in words)} {(environment or {}).get(VARIABLE, '')}"
         ),
     )
@@ -47,7 +48,10 @@ def test_the_copy_is_started_when_asked_and_only_on_rank_0(tmp_path: Path, monke
 
 def test_the_address_is_on_no_command_line_and_in_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr(side_process.subprocess, "Popen", lambda words, env, **rest: commands.append((words, env)))
+    process = subprocess.Popen(["true"])
+    monkeypatch.setattr(
+        side_process.subprocess, "Popen", lambda words, env, **rest: commands.append((words, env)) or process
+    )
     mlflow_process.start_sink(tmp_path, URI, follow=True)
     ((words, environment),) = commands
     assert "S3cr3t" not in " ".join(words)
@@ -56,8 +60,7 @@ def test_the_address_is_on_no_command_line_and_in_no_message(tmp_path: Path, mon
 
 
 def test_training_goes_on_when_nothing_can_be_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with copied_to_mlflow(tmp_path, Tracking("end"), 0):
         pass
     assert (tmp_path / LOG).read_text().count("not started") == 2
-    assert os.environ["PATH"] == str(tmp_path)

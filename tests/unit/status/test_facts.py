@@ -17,6 +17,7 @@ from seed_dist.status.facts import RunReader, find_runs
 from seed_dist.status.history import POINTS, Curve, History
 from seed_dist.status.page import render
 from seed_dist.status.text import status_text
+from seed_dist.watch.attempts import begin_attempt, read_attempts
 from tests.unit.status.written_run import STEPS, plain, step, write_events, write_many_steps, write_run
 
 
@@ -51,7 +52,37 @@ def test_the_facts_of_a_run_that_much_befell(tmp_path: Path) -> None:
     cause.write_text(
         json.dumps({"kind": "oom", "what": "no memory", "rank": 3, "host": "n1", "time_s": 1.0, "step": 9})
     )
-    assert plain(RunReader(run).facts())["incidents"][0]["what"] == "oom: no memory (rank 3 on n1)"
+    told = plain(RunReader(run).facts())["incidents"]
+    assert told[0]["what"] == "oom: no memory (rank 3 on n1)"
+    assert [one["kind"] for one in told] == ["death", "alarm", "stop"]  # the journal's "without a word" is that death
+
+
+def test_a_death_is_told_once_and_one_without_a_cause_is_told_all_the_same(tmp_path: Path) -> None:
+    """Attempts: dies, its cause is known; dies while it loads, before its journal begins; dies, and nobody saw why."""
+    run = write_run(tmp_path / "codebook")
+    for number, is_in_journal, cause in (
+        (1, True, {"kind": "killed", "what": "killed by SIGKILL", "rank": 1, "host": "b", "step": 3}),
+        (2, False, {"kind": "oom", "what": "no memory", "step": 0}),
+        (3, True, None),
+    ):
+        attempt = begin_attempt(run, ["a", "b"])
+        assert attempt.name == f"attempt-{number}"
+        if is_in_journal:
+            write_events(run, ("start", 2 * (number > 1), {"host": "a"}), step(3), step(4))
+        if cause is not None:
+            (attempt / "cause.json").write_text(json.dumps({**cause, "time_s": time.time()}))
+        time.sleep(1.1)  # which attempt a start in the journal belongs to is told by the clock
+    begin_attempt(run, ["c"])
+    write_events(run, ("start", 2, {"host": "c"}), step(3))
+    facts = RunReader(run).facts()
+    assert [(one["kind"], one["what"]) for one in facts.incidents] == [
+        ("death", "killed: killed by SIGKILL (rank 1 on b)"),
+        ("death", "oom: no memory"),
+        ("ended without a word", ""),
+    ]
+    assert [one["hosts"] for one in facts.attempts] == [["a", "b"], ["a", "b"], ["c"]]
+    assert status_text(facts).count("SIGKILL") == 1
+    assert [attempt.kind for attempt in read_attempts(run)] == ["killed", "oom", "", ""]  # what the verdict is made of
 
 
 def test_the_memory_of_nodes_is_what_their_sampler_wrote(tmp_path: Path) -> None:
