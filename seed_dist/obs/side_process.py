@@ -59,15 +59,24 @@ def start_side_process(
 
 
 def give_way(process: int, is_idle: bool = True) -> None:
-    """Of a process that has just been started and has one thread. What the system refuses is left out."""
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, process, _NICENESS)
-    _set_session_nice(process, _NICENESS)
+    """Of a process that has just been started. What the system refuses is left out."""
+    for thread in _threads(process):  # all that follow are as the thread that starts them
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, _NICENESS)
+        if is_idle:
+            with suppress(OSError, AttributeError):
+                os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
     if is_idle:
-        with suppress(OSError, AttributeError):
-            os.sched_setscheduler(process, os.SCHED_IDLE, os.sched_param(0))
         with suppress(psutil.Error, OSError, AttributeError):
             psutil.Process(process).ionice(psutil.IOPRIO_CLASS_IDLE)
+    _set_session_nice(process, _NICENESS)  # last: it may take its time
+
+
+def _threads(process: int) -> list[int]:
+    """One, or what a fast start has made of it already."""
+    with suppress(OSError):
+        return [int(thread.name) for thread in Path(f"/proc/{process}/task").iterdir()]
+    return [process]
 
 
 def stop_giving_way() -> None:
