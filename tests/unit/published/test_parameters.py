@@ -128,9 +128,11 @@ def on_meta(folder: Path, model: Any, config: Any, recipe: Recipe, monkeypatch: 
     config.save_pretrained(folder)
     save_tokenizer(folder)
 
-    def without_weights(_: Path, dtype: torch.dtype, attn_implementation: str) -> nn.Module:
+    def without_weights(
+        _: Path, dtype: torch.dtype, attn_implementation: str, output_loading_info: bool
+    ) -> tuple[nn.Module, dict[str, list[str]]]:
         config._attn_implementation = attn_implementation
-        return model(config).to(dtype)
+        return model(config).to(dtype), {"missing_keys": []}
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", without_weights)
     with torch.device("meta"):

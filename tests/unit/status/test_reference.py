@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from seed_dist.config import STAGES
 from seed_dist.errors import MismatchError
 from seed_dist.status.facts import RunReader
 from seed_dist.status.page import render
@@ -38,6 +39,21 @@ def test_a_band_holds_one_more_run_in_nine_of_ten_cases() -> None:
         band = band_of([1], runs)
         inside += band.low[0] <= one_more[0] <= band.high[0]
     assert 0.88 < inside / trials < 0.93
+
+
+def test_a_cosine_that_begins_near_zero_has_a_band_of_cosines() -> None:
+    """Near 0 logarithms lie far apart, and would make the band of its neighbours as wide."""
+    band = band_of([0, 500], [[2e-5, 0.95], [0.01, 0.94], [0.02, 0.96]])
+    assert 0.9 < band.low[1] < 0.94
+    assert 0.96 < band.high[1] < 1.0
+
+
+def test_the_demos_recipe_has_bands_for_all_stages_of_three_seeds() -> None:
+    references = read_references("glyphs")
+    assert set(references) == set(STAGES)
+    for reference in references.values():
+        assert [run["seed"] for run in reference.runs] == [0, 1, 2]
+        assert {"loss", "grad_norm"} < set(reference.bands)
 
 
 def test_a_run_of_the_recipe_is_inside_and_one_with_a_bad_learning_rate_is_not(tmp_path: Path) -> None:
