@@ -176,8 +176,12 @@ class Cluster:
         return dict(re.findall(r"^(node\d+) (\S+)$", lines, re.MULTILINE))
 
     def drain(self, node: str) -> None:
-        """Give the node no further job."""
+        """Give the node no further job. Returns when the controller has written that down, which it puts off for
+        seconds: one that is killed before knows nothing of it when it is started again.
+        """
+        written, asked_s = self.folder / "state" / "node_state", time.time()
         self.run("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+        wait_until(lambda: written.exists() and written.stat().st_mtime > asked_s, 30, lambda: node)
 
     def resume(self, node: str) -> None:
         self.run("scontrol", "update", f"nodename={node}", "state=resume")
