@@ -8,6 +8,7 @@ frozen base while it is trained (`seed_dist.models.language`), one plain model o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -19,11 +20,11 @@ from seed_dist.models.code_order import Order, as_encoded, as_written
 from seed_dist.models.generation import Decoding, WholeImages, WordsAlone, generate
 
 
-class ImageLanguage(nn.Module):
+class ImageLanguage(nn.Module, ABC):
     """Codes are given and returned by position, as the tokenizer makes them; within documents they stand in
     `code_order`.
 
-    A subclass sets the attributes and has `device`, `embed`, `hidden` and `logits`.
+    A subclass sets the attributes.
     """
 
     reference: str  # what to call the model: where it was read from
@@ -43,21 +44,22 @@ class ImageLanguage(nn.Module):
         return self.first_code + self.codes + 1
 
     @property
+    @abstractmethod
     def device(self) -> torch.device:
-        raise NotImplementedError
+        """Where token ids are expected."""
 
+    @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids [B, T] -> input embeddings [B, T, width]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hidden(self, embeddings: Tensor, **context: Any) -> Any:
         """The transformer's output (`last_hidden_state` [B, T, width]) without the output layer. `context`: mask,
         positions and cache as transformers names them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., width] -> scores over words, codes and the two marks."""
-        raise NotImplementedError
 
     def check_codes(self, size: int) -> None:
         """MismatchError where a tokenizer of `size` codes cannot be the one whose codes this model was trained on."""
