@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ class Import:
     line: int
 
 
-@lru_cache(maxsize=1)
+@cache
 def sources() -> tuple[Source, ...]:
     """Every Python file of the product; the tests are not among them."""
     files = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
@@ -47,7 +47,7 @@ def sources() -> tuple[Source, ...]:
     return tuple(Source(path.relative_to(ROOT).as_posix(), path.read_text()) for path in files)
 
 
-@lru_cache(maxsize=1)
+@cache
 def project_files() -> tuple[Path, ...]:
     """Every file of the project: what git tracks or would track; without git, what is not obviously made here."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -77,7 +77,7 @@ def imports(source: Source) -> Iterator[Import]:
             yield from (Import(f"{origin}.{alias.name}", node.lineno) for alias in node.names)
 
 
-@lru_cache(maxsize=32)
+@cache
 def help_of(target: str) -> str:
     """What `--help` of a module or script prints; every option of the command is in it."""
     command = [target] if target.endswith(".py") else ["-m", target]
@@ -87,6 +87,6 @@ def help_of(target: str) -> str:
     return run.stdout
 
 
-@lru_cache(maxsize=512)
+@cache
 def _parse(text: str) -> ast.Module:
     return ast.parse(text)
