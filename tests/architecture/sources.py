@@ -62,11 +62,16 @@ def project_files() -> tuple[Path, ...]:
     return files
 
 
-def imports(source: Source) -> Iterator[Import]:
+@cache
+def imports(source: Source) -> tuple[Import, ...]:
     """Every import, those inside functions and under TYPE_CHECKING included.
 
     `from a import b` gives `a.b`: whether b is a module or a name in a makes no difference to any rule here.
     """
+    return tuple(_imports(source))
+
+
+def _imports(source: Source) -> Iterator[Import]:
     package = source.module if source.path.endswith("/__init__.py") else source.module.rpartition(".")[0]
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Import):
