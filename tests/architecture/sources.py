@@ -82,13 +82,25 @@ def _imports(source: Source) -> Iterator[Import]:
             yield from (Import(f"{origin}.{alias.name}", node.lineno) for alias in node.names)
 
 
+_ASKED = """
+import runpy, sys
+target = sys.argv[1]
+sys.argv = [target, "--help"]
+try:
+    (runpy.run_path if target.endswith(".py") else runpy.run_module)(target, run_name="__main__")
+except SystemExit as end:
+    print("torch loaded" if "torch" in sys.modules else "torch not loaded", "code", end.code or 0)
+"""
+
+
 @cache
 def help_of(target: str) -> str:
-    """What `--help` of a module or script prints; every option of the command is in it."""
-    command = [target] if target.endswith(".py") else ["-m", target]
-    run = subprocess.run(
-        [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=150
-    )
+    """What `--help` of a module or script prints; every option of the command is in it. The last line says whether
+    torch was loaded for it, and the exit code.
+    """
+    command = [sys.executable, "-c", _ASKED, target]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=150)
+    assert run.stdout.splitlines()[-1].endswith("code 0"), run.stdout
     return run.stdout
 
 

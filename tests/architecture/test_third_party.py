@@ -141,10 +141,13 @@ def test_the_environment_is_the_one_of_the_constraints() -> None:
 )
 def test_import_budget(module: str, limit_s: float, never: set[str]) -> None:
     """Processor time, best of three for the small ones: a busy machine must not fail it."""
-    runs = 3 if limit_s <= 1 else 1
-    answers = [_loaded(module) for _ in range(runs)]
-    assert never & set(answers[0][1]) == set()
-    assert min(seconds for seconds, _ in answers) < limit_s
+    tries = 3 if limit_s <= 1 else 1
+    for _ in range(tries):
+        seconds, loaded = _loaded(module)
+        assert never & set(loaded) == set()
+        if seconds < limit_s:
+            break
+    assert seconds < limit_s
 
 
 def _loaded(module: str) -> tuple[float, list[str]]:
