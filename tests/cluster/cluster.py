@@ -168,7 +168,7 @@ class Cluster:
     def submit(self, *words: str | Path, cwd: Path = ROOT, **variables: str) -> Job:
         """The job that `sbatch WORDS` makes; its log is in the cluster's folder."""
         output = f"--output={self.folder}/job-%j.log"
-        return Job(self, self.run("sbatch", "--parsable", output, *words, cwd=cwd, **variables).split()[-1])
+        return Job(self, self.run("sbatch", "--parsable", output, *words, check=True, cwd=cwd, **variables).split()[-1])
 
     def node_states(self) -> dict[str, str]:
         """Node -> what sinfo says of it; nothing while the controller does not answer."""
