@@ -73,13 +73,9 @@ def sync(run: Path, uri: str, patience_s: float, follow: int | None = None) -> i
 
     Raises TrackingError when MLflow did not take everything within `patience_s`, counted from when training has ended.
     """
-
-    followed = None if follow is None else Followed(follow)
-
-    def is_training() -> bool:
-        return followed is not None and followed.lives()
-
-    while is_training() and not (run / RUN).is_file():  # written once everything that a wrong option can break is built
+    training = None if follow is None else Followed(follow)
+    # Its record is written once everything that a wrong option can break is built.
+    while training is not None and training.lives() and not (run / RUN).is_file():
         time.sleep(_FIRST_WAIT_S)
     if not (run / RUN).is_file():
         raise DataError(f"{run} is no run directory: it has no {RUN}. Give WORK/STAGE of a training.")
@@ -89,28 +85,22 @@ def sync(run: Path, uri: str, patience_s: float, follow: int | None = None) -> i
     while True:
         try:
             with folder_lock(run / ".mlflow" / fingerprint(uri), "copy to MLflow"):
-                return copy(MlflowSink(run, uri).copy, is_training, patience_s, followed)
+                return copy(MlflowSink(run, uri).copy, training, patience_s)
         except LockedError:
-            if not is_training():
+            if training is None or not training.lives():
                 raise
             time.sleep(_FIRST_WAIT_S)
 
 
-def copy(
-    send: Callable[[bool], int],
-    is_training: Callable[[], bool],
-    patience_s: float,
-    followed: Followed | None = None,
-) -> int:
-    """Call `send` (told whether training goes on) until nothing is left, waiting longer after each failure in a row.
-
-    Waiting ends with the `followed` process; without one `is_training` is asked every second.
+def copy(send: Callable[[bool], int], training: Followed | None, patience_s: float) -> int:
+    """Call `send` (told whether training goes on) until nothing is left, waiting longer after each failure in a row,
+    but never beyond the end of `training`.
     """
     sent, waits, told = 0, waits_s(), ""
     deadline_s: float | None = None
     while True:
-        goes_on = is_training()
-        if not goes_on and followed is not None:
+        goes_on = training is not None and training.lives()
+        if training is not None and not goes_on:
             stop_giving_way()
         try:
             sent += send(goes_on)
@@ -126,10 +116,10 @@ def copy(
             if str(error) != told:
                 get_logger().warning("%s (trying again)", error)
             told = str(error)
-        if goes_on and followed is not None:
-            followed.wait(wait_s)
+        if training is not None and goes_on:
+            training.wait(wait_s)
         else:
-            _sleep_while(is_training, wait_s) if goes_on else time.sleep(wait_s)
+            time.sleep(wait_s)
 
 
 def waits_s() -> Iterator[float]:
@@ -138,12 +128,6 @@ def waits_s() -> Iterator[float]:
     while True:
         yield longest_s * random.uniform(0.5, 1.0)
         longest_s = min(2 * longest_s, _LONGEST_WAIT_S)
-
-
-def _sleep_while(condition: Callable[[], bool], seconds: float) -> None:
-    end_s = time.monotonic() + seconds
-    while condition() and (left_s := end_s - time.monotonic()) > 0:
-        time.sleep(min(1.0, left_s))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from seed_dist.config import load_recipe
 from seed_dist.errors import DataError, LockedError, TrackingError
 from seed_dist.fsio import folder_lock
 from seed_dist.obs.destination import own_database
+from seed_dist.obs.followed import Followed
 from seed_dist.obs.journal import JOURNAL, Journal, read_journal
 from seed_dist.obs.provenance import RUN, attempt, record_run, stage_identity
 from seed_dist.sync import copy, sync, waits_s
@@ -126,9 +127,8 @@ def test_a_training_beside_a_sick_server_never_waits_and_is_whole_afterwards(
     place: Place, tmp_path: Path, mood: str
 ) -> None:
     run = _run_directory(tmp_path)
-    training = threading.Event()
-    training.set()
-    copying = threading.Thread(target=lambda: _follow(run, place.proxy.url, training))
+    training = subprocess.Popen(["sleep", "1000"])
+    copying = threading.Thread(target=lambda: _follow(run, place.proxy.url, training.pid))
     copying.start()
     try:
         _train(run, 0, 600)
@@ -143,16 +143,17 @@ def test_a_training_beside_a_sick_server_never_waits_and_is_whole_afterwards(
     finally:
         place.proxy.mood = "well"
         _train(run, 1500, 1510, "finished")
-        training.clear()
+        training.kill()
+        training.wait()
         copying.join(60)
     assert not copying.is_alive()
     assert _assert_whole(place.server.url, run).info.status == "FINISHED"
 
 
-def _follow(run: Path, uri: str, training: threading.Event) -> None:
+def _follow(run: Path, uri: str, training: int) -> None:
     from seed_dist.obs.mlflow_sink import MlflowSink
 
-    copy(MlflowSink(run, uri).copy, training.is_set, 60.0)
+    copy(MlflowSink(run, uri).copy, Followed(training), 60.0)
 
 
 def test_down_at_the_start_and_killed_in_the_middle(place: Place, tmp_path: Path) -> None:
@@ -313,7 +314,7 @@ def test_without_a_server_the_run_has_its_own_database(tmp_path: Path) -> None:
     sink = MlflowSink(run, uri)
     run.rename(tmp_path / "codebook.old-1")  # by --fresh, under a copy that still follows
     with pytest.raises(DataError, match="renamed"):
-        copy(sink.copy, lambda: True, 30.0)
+        copy(sink.copy, Followed(os.getpid()), 30.0)
 
 
 def test_waits_grow_to_a_limit_and_are_not_alike(monkeypatch: pytest.MonkeyPatch) -> None:

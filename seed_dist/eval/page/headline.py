@@ -78,8 +78,8 @@ def glance(results: Results) -> Html:
         verdict = "The targets belong to the embedded scenes, so none are applied to this data."
     explained = (
         "Bars run from 0 to 100 %. The line across a bar is the target, the red line what an answer that knows "
-        "nothing of the picture would get. In 95 of 100 draws of other pictures of this kind the value would lie in "
-        "the range that is given (bootstrap); what another training would change it does not say."
+        "nothing of the picture would get. The range is a 95 % bootstrap interval: how exactly so many pictures "
+        "tell the value, not what another training would change."
     )
     return tag(
         "section",
